@@ -1,0 +1,32 @@
+"""Injected time: wall time for records, monotonic time for ages. Nothing else reads a clock."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the rooms get the time from; tests give one that they move by hand."""
+
+    def now_ms(self) -> int:
+        """Wall time in milliseconds since 1970-01-01 UTC."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds from an arbitrary start, never backwards."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+
+def period_of(at_ms: int) -> str:
+    """The UTC month that a moment belongs to, as ``YYYY-MM``: the key of monthly grants."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m")

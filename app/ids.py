@@ -1,0 +1,54 @@
+"""Typed ids. All are time-ordered, so that rows written together lie together on disk.
+
+A call id is a UUID version 7 (RFC 9562, section 5.7): it is what clients see in the
+``Inference-Id`` header. Other ids carry a prefix that names their kind.
+"""
+
+import os
+import threading
+import time
+from typing import NewType
+
+CallId = NewType("CallId", str)
+UserId = NewType("UserId", str)
+KeyId = NewType("KeyId", str)
+
+
+class _Ticks:
+    """Wall time in 1/4096 ms; never the same twice, never backwards within this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max((time.time_ns() * 4096) // 1_000_000, self._last + 1)
+            return self._last
+
+
+_ticks = _Ticks()
+
+
+def _time_ordered() -> int:
+    """128 bits: 48 of milliseconds, 12 that keep ids of one millisecond in order, 62 random."""
+    tick = _ticks.next()
+    milliseconds, sequence = tick >> 12, tick & 0xFFF
+    random_bits = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+    return (milliseconds << 80) | (0x7 << 76) | (sequence << 64) | (0b10 << 62) | random_bits
+
+
+def new_call_id() -> CallId:
+    """A fresh UUIDv7 in its canonical 36-character form."""
+    text = f"{_time_ordered():032x}"
+    return CallId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def new_user_id() -> UserId:
+    """``user_`` and 32 hexadecimal digits."""
+    return UserId(f"user_{_time_ordered():032x}")
+
+
+def new_key_id() -> KeyId:
+    """``key_`` and 32 hexadecimal digits; this is the row's id, not part of the secret."""
+    return KeyId(f"key_{_time_ordered():032x}")

@@ -1,0 +1,244 @@
+"""What a provider plugin is. This file imports the standard library, msgspec and its sibling
+``chat`` only, and every room may import it.
+
+Life of a plugin: ``Plugin`` objects are named in ``builtin.py`` (importing one has no side
+effects) → ``settings`` is decoded from the provider's TOML table → ``build(settings, toolbox)``
+makes one ``Adapter`` → ``start`` → any number of ``infer`` calls, side by side → ``close``.
+
+Rules of ``infer``:
+
+- It is an async generator of events. Before its first event it may fail with ``AdapterError`` and
+  nothing has reached the client; the gateway may then try the next offer. After the first event
+  a failure ends the client's stream with an error event.
+- Events come in this order: ``Started`` at most once and first; then ``Chunk`` any number of times
+  (``stream=True``, and allowed for ``stream=False``) or one ``Completion`` (only for
+  ``stream=False``); then exactly one ``UsageReport``, last. When the provider reports no usage the
+  report counts what was delivered and says ``estimated=True``.
+- Setting ``call.stop`` asks for an early end: an adapter whose offer says ``abort_stops_billing``
+  then ends the work at its next step and still yields its ``UsageReport``, so that what was used
+  is billed exactly. Other adapters may ignore it.
+- Closing the generator (``aclose``) stops the work upstream as soon as the provider allows it.
+  Closing is how the gateway abandons an attempt; an adapter never keeps a task running after it.
+- It raises ``AdapterError`` and nothing else for whatever the provider does. The provider's own
+  words go into ``detail`` (for the log, cut to 512 bytes), never into ``message``, except for
+  kinds where they tell the caller what is wrong with the request (``bad_request``).
+- It never retries: attempts are the gateway's.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from plugins.chat import ChatRequest, Choice, ChoiceDelta
+
+CONTRACT_VERSION = 1
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured quantities of one attempt, in buckets that never overlap.
+
+    ``input_tokens`` are those read afresh; tokens found in a cache are in ``cache_read_tokens``
+    only. ``reasoning_tokens`` are not in ``output_tokens``. ``compute_ns`` is the hardware's busy
+    time that belongs to this call. ``cost_nano_usd`` is the provider's own bill, where it sends one.
+    """
+
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    compute_ns: int = 0
+    cost_nano_usd: int | None = None
+    estimated: bool = False
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The provider accepted the work. ``upstream_id`` is its own id of the request, or empty."""
+
+    upstream_id: str = ""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A piece of a streamed answer."""
+
+    choices: list[ChoiceDelta]
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """A whole answer."""
+
+    choices: list[Choice]
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    """The last event of every successful attempt."""
+
+    usage: Usage
+
+
+Event = Started | Chunk | Completion | UsageReport
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed, in the gateway's words. The comment says what the gateway does."""
+
+    CONNECT = "connect"  # refused, DNS, TLS: next offer; the circuit counts it
+    TIMEOUT = "timeout"  # no headers, no bytes, or too long in all: next offer
+    RATE_LIMITED = "rate_limited"  # 429: next offer; this provider key cools for retry_after_s
+    OVERLOADED = "overloaded"  # 503, 529: next offer
+    UPSTREAM = "upstream"  # other 5xx, or a redirect: next offer
+    PROTOCOL = "protocol"  # not what the format says: next offer
+    AUTH = "auth"  # 401, 403: next offer; the operator's fault, the client never sees the text
+    NO_CREDIT = "no_credit"  # 402: our account there is empty: next offer
+    NOT_FOUND = "not_found"  # the provider does not know the model: next offer
+    BAD_REQUEST = "bad_request"  # 400, 422: the caller's fault: 400 to the client, no failover
+    CONTEXT_LENGTH = "context_length"  # the prompt does not fit: 400, no failover
+    CRASHED = "crashed"  # a local engine died: next offer
+    LOADING = "loading"  # a local model is not warm yet: 503 with Retry-After
+
+
+class AdapterError(Exception):
+    """The one exception an adapter raises.
+
+    ``message`` may reach the caller; ``detail`` goes to the log only. ``usage`` carries what had
+    been used up when the attempt failed, where the adapter can know it (a local engine can).
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        detail: str = "",
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.detail = detail[:512]
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.param = param
+        self.usage = usage
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What one offer costs. Token prices are nano-USD per 10^6 tokens, compute nano-USD per second.
+
+    ``$0.20 per million tokens`` is ``input=200_000_000``. A bucket without a price of its own is
+    charged as the bucket it came from: cache reads and writes as input, reasoning as output.
+    """
+
+    input: int = 0
+    output: int = 0
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    compute_per_second: int = 0
+    free: bool = False
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as served by one provider.
+
+    ``supported_params`` names the request parameters that the adapter honours (``None``: it passes
+    on all of them); the gateway refuses the others by name. ``abort_stops_billing`` is true where
+    closing ``infer`` ends the cost at once, as on hardware of our own.
+    """
+
+    model: str
+    provider: str
+    upstream_id: str
+    task: str = "conversational"
+    price: Price
+    context_length: int | None = None
+    output_tokens_max: int | None = None
+    supported_params: frozenset[str] | None = None
+    abort_stops_billing: bool = False
+
+
+class InferenceCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt's work order.
+
+    ``request.model`` is the client's name for the model; the adapter sends ``upstream_id``.
+    ``compute_ns_max`` is the compute that the hold pays for: an adapter that bills compute ends
+    the answer with ``finish_reason="length"`` before it uses more.
+    ``deadline_s`` bounds the whole attempt, ``first_event_s`` the wait for the first event,
+    ``idle_s`` the wait between two.
+    """
+
+    call_id: str
+    attempt_id: str
+    upstream_id: str
+    request: ChatRequest
+    stream: bool
+    compute_ns_max: int | None = None
+    stop: asyncio.Event | None = None
+    first_event_s: float = 60.0
+    idle_s: float = 30.0
+    deadline_s: float = 600.0
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One configured model of a provider, prices already exact integers."""
+
+    id: str
+    upstream_id: str
+    task: str = "conversational"
+    price: Price
+    context_length: int | None = None
+    output_tokens_max: int | None = None
+
+
+class Toolbox(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host lends an adapter. ``provider_id`` is the id from the configuration."""
+
+    provider_id: str
+    models: tuple[ModelEntry, ...]
+    log: logging.Logger
+    monotonic_ns: Callable[[], int]
+    user_agent: str
+
+
+class Adapter(Protocol):
+    """Code that speaks to one provider."""
+
+    def offers(self) -> list[Offer]:
+        """What it serves now. Cheap, no I/O: called whenever the catalog is rebuilt."""
+        ...
+
+    async def start(self) -> None:
+        """Open pools and children. Fails only for what no retry can mend."""
+        ...
+
+    def infer(self, call: InferenceCall) -> AsyncIterator[Event]:
+        """See the rules at the top of this file."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything; ``infer`` is not called again. Running generators fail."""
+        ...
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every plugin's settings: a plugin adds fields with defaults. Secrets are resolved."""
+
+    base_url: str | None = None
+    api_key: str | None = None
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """The package that carries an adapter. Making one has no side effects."""
+
+    kind: ClassVar[str] = "provider"
+    name: str
+    contract_version: int
+    settings: type[ProviderSettings]
+    build: Callable[[Any, Toolbox], Adapter]
