@@ -1,0 +1,132 @@
+"""The SQLite file: one writer thread, a few read-only connections, WAL and synchronous=FULL."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiosqlite
+
+from app.clock import Clock, SystemClock
+from app.storage.database import LedgerUnavailable, Params, Row, T, Transaction
+from app.storage.migrate import DatabaseRefused, migrate, shipped_migrations
+from app.storage.writer import GroupMember, Writer
+
+READERS = 3
+STATEMENTS_CACHED = 512
+_OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+
+
+class SqliteDatabase:
+    """Implements ``Database``. The caller holds the directory's lock while it is open."""
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._path = path
+        self._clock = clock or SystemClock()
+        self._member: GroupMember | None = None
+        self._writer: Writer | None = None
+        self._idle_readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        self._readers: list[aiosqlite.Connection] = []
+
+    def attach(self, member: GroupMember) -> None:
+        """Let ``member`` take part in every group; before ``open``, and only one."""
+        if self._member is not None or self._writer is not None:
+            raise RuntimeError("one member, attached before the database is opened")
+        self._member = member
+
+    async def open(self) -> None:
+        """Make the file (0600, in a directory of 0700), migrate it, start the thread.
+
+        Raises DatabaseRefused when the file cannot be used.
+        """
+        try:
+            connection = await asyncio.to_thread(self._connect)
+        except (OSError, sqlite3.Error) as error:
+            raise DatabaseRefused(f"The database {self._path} cannot be opened: {error}") from error
+        self._writer = Writer(connection, self._member)
+        for _ in range(READERS):
+            reader = await aiosqlite.connect(self._uri("ro"), uri=True, isolation_level=None)
+            self._readers.append(reader)
+            await reader.execute("PRAGMA wal_autocheckpoint=0")
+            await reader.execute("PRAGMA query_only=1")
+            self._idle_readers.put_nowait(reader)
+
+    async def close(self) -> None:
+        """Commit what is queued, checkpoint and close. Does nothing the second time."""
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            await reader.close()
+        if self._writer is not None:
+            await self._writer.close()
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What stopped the writer for good, if something did."""
+        return None if self._writer is None else self._writer.failed
+
+    async def read(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one query on a read-only connection."""
+        if not self._readers:
+            raise LedgerUnavailable("The database is not open.")
+        reader = await self._idle_readers.get()
+        try:
+            # A connection works its queries off in order: a cancelled one only delays the next.
+            return [tuple(row) for row in await reader.execute_fetchall(sql, params)]
+        finally:
+            self._idle_readers.put_nowait(reader)
+
+    async def write(self, unit: Callable[[Transaction], T]) -> T:
+        """See ``Database.write``."""
+        writer = self._open_writer()
+        result: T = await writer.submit(writer.run_unit, unit)
+        return result
+
+    def submit(self, verb: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """Run a verb of the attached member in the next group; see ``GroupMember``."""
+        return self._open_writer().submit(verb, *arguments)
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise LedgerUnavailable("The database is not open.")
+        return self._writer
+
+    def _uri(self, mode: str) -> str:
+        return f"file:{quote(str(self._path.absolute()))}?mode={mode}"
+
+    def _connect(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise DatabaseRefused(
+                f"SQLite {sqlite3.sqlite_version} is too old: Turnpike needs 3.37 or later."
+            )
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its -wal and -shm files the mode of the file itself.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._path.chmod(0o600)
+        connection = sqlite3.connect(
+            self._uri("rw"),
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_CACHED,
+            timeout=5.0,
+        )
+        try:
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "wal_autocheckpoint=0",
+                "foreign_keys=ON",
+                "recursive_triggers=ON",  # so that REPLACE meets the triggers against DELETE
+                "trusted_schema=OFF",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+            migrate(connection, shipped_migrations(), self._clock.now_ms())
+            if self._member is not None:
+                self._member.opened(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
