@@ -1,0 +1,27 @@
+"""``/api/models``."""
+
+from typing import Any
+
+from litestar import Request, get
+
+from app.api.admin.asking import services_of
+from app.api.admin.wire import ModelLine, ModelList
+from plugins.contract import Offer
+
+
+@get("/models")
+async def list_models(request: Request[Any, Any, Any]) -> ModelList:
+    """Every offer, with its price."""
+    return ModelList([_line(offer) for offer in services_of(request).catalog.offers()])
+
+
+def _line(offer: Offer) -> ModelLine:
+    return ModelLine(
+        model=offer.model,
+        provider=offer.provider,
+        task=offer.task,
+        status="live",
+        price=offer.price,
+        context_length=offer.context_length,
+        output_tokens_max=offer.output_tokens_max,
+    )

@@ -1,0 +1,31 @@
+"""A whole answer in two ASGI messages."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from litestar.types import Send
+
+HeaderList = list[tuple[bytes, bytes]]
+JSON = b"application/json"
+
+
+async def send_answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    content_type: bytes = JSON,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send a response with a body of known length; nothing may have been sent before."""
+    length = str(len(body)).encode()
+    await start_answer(
+        send, status, [(b"content-type", content_type), (b"content-length", length), *headers]
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def start_answer(send: Send, status: int, headers: HeaderList) -> None:
+    """Send the status line and headers."""
+    start: Any = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)

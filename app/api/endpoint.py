@@ -1,0 +1,73 @@
+"""Thin ASGI route handlers for the hot paths: method, permission, then the handler itself.
+
+Litestar routes to them; its request parsing, dependency injection and response classes cost more
+than a whole call does here (performance.md), so they do without.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from litestar import asgi
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import HTTPScope, Receive, Scope, Send
+
+from app.api.auth import ANONYMOUS, Authenticator, Permission
+from app.api.guard import send_error
+from app.errors import CallError, Internal, MethodNotAllowed
+from app.identity.principal import Principal
+
+log = logging.getLogger("turnpike.api")
+
+Handler = Callable[[HTTPScope, Receive, Send, Principal], Awaitable[None]]
+
+
+def endpoint(
+    path: str | Sequence[str],
+    handler: Handler,
+    *,
+    methods: frozenset[str],
+    permission: Permission,
+    authenticator: Authenticator,
+    mount: bool = False,
+) -> ASGIRouteHandler:
+    """A route handler that answers every CallError in the caller's dialect.
+
+    ``handler`` gets the principal, ANONYMOUS on a public route. An error after its answer began is
+    its own to tell; here it only ends the connection.
+    """
+    who = {Permission.CALL: authenticator.principal, Permission.OWNER: authenticator.owner}.get(
+        permission
+    )
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting_send(message: object) -> None:
+            nonlocal started
+            started = True
+            await send(message)  # type: ignore[arg-type]  # passed on as it came
+
+        http: HTTPScope = scope  # type: ignore[assignment]  # no websocket routes exist
+        try:
+            if http["method"] not in methods:
+                allowed = ", ".join(sorted(methods))
+                raise MethodNotAllowed(f"{http['method']} is not allowed here; use {allowed}.")
+            principal = ANONYMOUS if who is None else await who(http)
+            await handler(http, receive, noting_send, principal)
+        except CallError as error:
+            failure = error
+        except Exception:
+            log.exception("request %s: a fault of the handler", call_id_of(http))
+            failure = Internal("Something went wrong here. The log has it under this request's id.")
+        else:
+            return
+        if not started:
+            await send_error(send, failure, call_id_of(http))
+
+    return asgi(path, is_mount=mount, copy_scope=False, opt={"permission": permission})(handle)
+
+
+def call_id_of(scope: HTTPScope) -> str:
+    """The request's id, which the guard made."""
+    call_id: str = scope["state"]["call_id"]
+    return call_id

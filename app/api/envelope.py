@@ -1,0 +1,55 @@
+"""Any error → the body that the caller's dialect expects, with the request's id. Nothing else
+makes an error body.
+
+OpenAI's shape (openai/openai-openapi, ``ErrorResponse``): ``{"error": {message, type, param,
+code}}``, all four always there; ours adds ``request_id``, the value of the ``Inference-Id`` header.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.errors import CallError, Internal, InvalidRequest, MethodNotAllowed, NotFound
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Error(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    request_id: str
+
+
+class _Envelope(msgspec.Struct):
+    error: _Error
+
+
+def error_body(error: CallError, call_id: str) -> bytes:
+    """The JSON body."""
+    return _encode(_Envelope(_Error(error.message, error.type, error.param, error.code, call_id)))
+
+
+def error_headers(error: CallError) -> list[tuple[bytes, bytes]]:
+    """The headers that say when to try again, and whether at all."""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    if error.retryable is not None:
+        headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="turnpike"'))
+    return headers
+
+
+_BY_STATUS: Mapping[int, type[CallError]] = {404: NotFound, 405: MethodNotAllowed}
+
+
+def from_status(status: int, message: str) -> CallError:
+    """A framework's own refusal as one of ours."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status](message)
+    if 400 <= status < 500:
+        return InvalidRequest(message)
+    return Internal("Something went wrong here. The log has it under this request's id.")

@@ -1,0 +1,81 @@
+"""The outermost ASGI guard: every request gets its id, and a few are refused before routing.
+
+Exactly one ``Host``, at most one ``Authorization``, bounded headers (reliability.md D7). The id is
+in ``scope["state"]["call_id"]`` and on every answer as ``Inference-Id``.
+"""
+
+import logging
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.answer import send_answer
+from app.api.connection import HEADER_BYTES_MAX
+from app.api.envelope import error_body, error_headers
+from app.errors import CallError, Internal, InvalidRequest
+from app.ids import new_call_id
+
+log = logging.getLogger("turnpike.api")
+
+
+class Guard:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        call_id = new_call_id()
+        scope.setdefault("state", {})["call_id"] = call_id
+        id_header = (b"inference-id", call_id.encode())
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        try:
+            _check_headers(scope["headers"])
+            await self._app(scope, receive, send_with_id)
+        except CallError as error:
+            if started:
+                raise
+            await send_error(send_with_id, error, call_id)
+        except Exception:
+            log.exception("request %s: a fault of the application", call_id)
+            if started:
+                raise
+            await send_error(
+                send_with_id,
+                Internal("Something went wrong here. The log has it under this request's id."),
+                call_id,
+            )
+
+
+def _check_headers(headers: Any) -> None:
+    hosts = authorizations = size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name == b"host":
+            hosts += 1
+        elif name == b"authorization":
+            authorizations += 1
+    if hosts != 1:
+        raise InvalidRequest("Send exactly one Host header.", code="bad_request")
+    if authorizations > 1:
+        raise InvalidRequest("Send at most one Authorization header.", code="bad_request")
+    if size > HEADER_BYTES_MAX:
+        raise InvalidRequest("The request's headers are larger than 32 KiB.", code="bad_request")
+
+
+async def send_error(send: Send, error: CallError, call_id: str) -> None:
+    """Answer with an error; nothing may have been sent before."""
+    body = error_body(error, call_id)
+    await send_answer(send, error.status, body, headers=error_headers(error))

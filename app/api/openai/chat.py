@@ -1,0 +1,91 @@
+"""``POST /v1/chat/completions``: decode once, build the call, hand it to the gateway, answer."""
+
+import msgspec
+from litestar.types import HTTPScope, Receive, Send
+
+from app.api.answer import send_answer
+from app.api.body import BodyLimits, decode, read_json
+from app.api.endpoint import call_id_of
+from app.api.envelope import error_body
+from app.api.openai.wire import DONE, ChunkFrames, completion_body
+from app.api.sse import stream
+from app.errors import CallError, InvalidRequest
+from app.gateway.call import Call
+from app.gateway.serve import Gateway
+from app.identity.principal import Principal
+from app.ids import CallId
+from plugins.chat import ChatRequest
+
+# A request that names one of these twice would be read differently by different parsers.
+_DECISIVE = (b'"model"', b'"max_tokens"', b'"max_completion_tokens"', b'"n"', b'"stream"')
+
+
+class Chat:
+    """The route's handler."""
+
+    def __init__(self, gateway: Gateway, limits: BodyLimits, heartbeat_s: float) -> None:
+        self._gateway = gateway
+        self._limits = limits
+        self._heartbeat_s = heartbeat_s
+        self._decoder = msgspec.json.Decoder(ChatRequest)
+
+    async def __call__(
+        self, scope: HTTPScope, receive: Receive, send: Send, principal: Principal
+    ) -> None:
+        clock = self._gateway.clock
+        body = await read_json(scope, receive, self._limits)
+        request = decode(body, self._decoder, _DECISIVE)
+        _check(request)
+        call = Call(
+            id=CallId(call_id_of(scope)),
+            principal=principal,
+            request=request,
+            body_bytes=len(body),
+            admitted_at_ms=clock.now_ms(),
+            started_ns=clock.monotonic_ns(),
+        )
+        pump = await self._gateway.serve(call)
+        served_by = (b"x-inference-provider", call.offer.provider.encode())
+        if not call.streamed:
+            await send_answer(send, 200, completion_body(call, pump.choices), headers=[served_by])
+            return
+        options = request.stream_options
+        with_usage = bool(options and options.include_usage)
+        frames = ChunkFrames(call, with_usage=with_usage)
+
+        def error_frame(error: CallError) -> bytes:
+            # No [DONE] after an error: a client must not take the text for a whole answer (I11).
+            return b"data: " + error_body(error, call.id) + b"\n\n"
+
+        await stream(
+            pump,
+            receive,
+            send,
+            headers=[served_by],
+            heartbeat_s=self._heartbeat_s,
+            frame=frames.frame,
+            last_frames=lambda: frames.usage_frame() + DONE,
+            error_frame=error_frame,
+        )
+
+
+def _check(request: ChatRequest) -> None:
+    """Rules between parameters, as OpenAI has them."""
+    if request.stream_options and request.stream is not True:
+        raise InvalidRequest(
+            "'stream_options' is only allowed when 'stream' is true.", param="stream_options"
+        )
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequest("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+    for at, message in enumerate(request.messages):
+        if isinstance(message.content, list):
+            for n, part in enumerate(message.content):
+                kind = part.get("type")
+                where = f"messages[{at}].content[{n}]"
+                if not isinstance(kind, str):
+                    raise InvalidRequest(f"{where} has no 'type'.", param=f"{where}.type")
+                if kind == "text" and not isinstance(part.get("text"), str):
+                    raise InvalidRequest(f"{where}.text must be a string.", param=f"{where}.text")
+        elif not isinstance(message.content, str) and message.role in {"user", "system"}:
+            where = f"messages[{at}].content"
+            raise InvalidRequest(f"{where} must be a string or a list of parts.", param=where)

@@ -1,0 +1,113 @@
+"""Route table and middleware order on one screen.
+
+guard (id, headers) → Litestar's router → ``endpoint`` (method, permission) or an ordinary Litestar
+handler (the /api surface, behind ``require_owner``) → handler. Default deny: a route without a
+permission cannot be written down here.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
+
+from app.api.admin.routes import admin_router
+from app.api.auth import Authenticator, Permission
+from app.api.body import BodyLimits
+from app.api.endpoint import endpoint
+from app.api.envelope import error_body, error_headers, from_status
+from app.api.guard import Guard
+from app.api.health import Metrics, Ready, healthz
+from app.api.openai.chat import Chat
+from app.api.openai.models import Models
+from app.api.services import Services
+from app.config import Server
+from app.errors import CallError, Internal
+from app.gateway.serve import Gateway
+from app.routing.health import Health
+
+log = logging.getLogger("turnpike.api")
+ADMIN_BODY_BYTES_MAX = 1024 * 1024
+_GET = frozenset({"GET", "HEAD"})
+_POST = frozenset({"POST"})
+
+
+def build(
+    *,
+    server: Server,
+    services: Services,
+    gateway: Gateway,
+    health: Health,
+    authenticator: Authenticator,
+    ready_checks: Callable[[], dict[str, str]],
+    local_models: Callable[[], dict[str, str]],
+) -> ASGIApp:
+    """The whole application."""
+    limits = BodyLimits(
+        bytes_max=server.body_bytes_max,
+        idle_seconds_max=server.body_idle_seconds_max,
+        seconds_max=server.body_seconds_max,
+    )
+    chat = Chat(gateway, limits, server.heartbeat_seconds)
+    models = Models(services.catalog, health)
+    ready = Ready(ready_checks, local_models)
+    metrics = Metrics(gateway.tally, gateway.in_flight, services.ledger)
+
+    def route(path: str, handler: Any, methods: frozenset[str], permission: Permission) -> Any:
+        return endpoint(
+            path,
+            handler,
+            methods=methods,
+            permission=permission,
+            authenticator=authenticator,
+            mount=handler is models,
+        )
+
+    app = Litestar(
+        route_handlers=[
+            route("/v1/chat/completions", chat, _POST, Permission.CALL),
+            route("/v1/models", models, _GET, Permission.CALL),
+            route("/livez", healthz, _GET, Permission.PUBLIC),
+            route("/healthz", healthz, _GET, Permission.PUBLIC),
+            route("/readyz", ready, _GET, Permission.PUBLIC),
+            route("/metrics", metrics, _GET, Permission.PUBLIC),
+            admin_router(),
+        ],
+        exception_handlers={CallError: _refuse, HTTPException: _refuse_http, Exception: _fault},
+        request_max_body_size=ADMIN_BODY_BYTES_MAX,
+        openapi_config=None,
+        logging_config=None,
+        state=State({"services": services, "authenticator": authenticator}),
+    )
+    return Guard(app)
+
+
+def _refuse(request: Request[Any, Any, Any], error: CallError) -> Response[bytes]:
+    call_id: str = request.scope["state"]["call_id"]
+    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(
+        error_body(error, call_id),
+        status_code=error.status,
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+def _refuse_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    detail = f"{error.detail.rstrip('.')}."
+    extra = error.extra
+    if isinstance(extra, list):
+        detail += "".join(f" {item.get('key')}: {item.get('message')}." for item in extra)
+    return _refuse(request, from_status(error.status_code, detail))
+
+
+def _fault(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    if isinstance(error, (RecursionError, UnicodeDecodeError)):  # reliability.md D6
+        return _refuse(request, from_status(400, "The request's body is not valid JSON."))
+    log.error("request %s", request.scope["state"]["call_id"], exc_info=error)
+    return _refuse(
+        request, Internal("Something went wrong here. The log has it under this request's id.")
+    )

@@ -1,0 +1,62 @@
+"""Events → frames of a server-sent event stream, with a heartbeat, until the end or the client's
+leaving (WHATWG HTML, "Server-sent events").
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from litestar.types import Receive, Send
+
+from app.api.answer import start_answer
+from app.errors import CallError
+from app.gateway.pump import Pump
+from plugins.chat import ChoiceDelta
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the frames back
+]
+_HEARTBEAT = b": keep-alive\n\n"
+
+
+async def stream(
+    pump: Pump,
+    receive: Receive,
+    send: Send,
+    *,
+    headers: list[tuple[bytes, bytes]],
+    heartbeat_s: float,
+    frame: Callable[[ChoiceDelta], bytes],
+    last_frames: Callable[[], bytes],
+    error_frame: Callable[[CallError], bytes],
+) -> None:
+    """Send the pump's events as they come; frames that wait together go out together."""
+    watcher = asyncio.create_task(_leave_with_client(pump, receive))
+    try:
+        await start_answer(send, 200, [*_HEADERS, *headers])
+        while True:
+            try:
+                deltas = await pump.take(heartbeat_s)
+            except CallError as error:
+                await _write(send, error_frame(error), more=False)
+                return
+            if deltas is None:
+                await _write(send, last_frames(), more=False)
+                return
+            if pump.call.client_left:
+                return
+            await _write(send, b"".join(map(frame, deltas)) or _HEARTBEAT, more=True)
+    finally:
+        watcher.cancel()
+        pump.leave()
+
+
+async def _write(send: Send, data: bytes, *, more: bool) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def _leave_with_client(pump: Pump, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    pump.leave()

@@ -1,0 +1,234 @@
+"""The composition root: builds each object once and owns the order of starting and stopping.
+
+Start: lock → database (migrations) → ledger (ends what a dead process held) → adapters → catalog →
+gateway → application → jobs. Stop is the same order backwards, so that the last write of the last
+call finds its ledger. Only this file names the concrete parts.
+"""
+
+import logging
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+from litestar.types import ASGIApp
+
+from app import version
+from app.api.auth import Authenticator
+from app.api.server import build
+from app.api.services import Services
+from app.billing.prices import price_from_config
+from app.billing.tiers import Tiers
+from app.clock import Clock, SystemClock
+from app.config import Config, Provider, nano_usd, secret
+from app.errors import ConfigError
+from app.gateway.attempt import Deadlines
+from app.gateway.serve import Gateway
+from app.identity.bootstrap import bootstrap_owner
+from app.identity.keys import KeyRing, KeyStore
+from app.identity.users import UserStore
+from app.jobs.schedule import Schedule
+from app.ledger.sqlite import SqliteLedger
+from app.limits.concurrency import InFlight
+from app.metering.tally import Tally
+from app.metering.usage import UsageLog
+from app.routing.catalog import Catalog
+from app.routing.health import Health
+from app.storage.lock import DataDirLock
+from app.storage.sqlite import SqliteDatabase
+from local_runtime.adapter import LocalAdapter
+from local_runtime.runtime import LocalModelSpec, LocalRuntime, RuntimeConfigError
+from plugins.contract import Adapter, ModelEntry, Plugin, ProviderSettings, Toolbox
+from plugins.discover import PluginRefused, discover
+
+log = logging.getLogger("turnpike.boot")
+DATABASE_NAME = "turnpike.db"
+CALLS_IN_FLIGHT_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Appliance:
+    """What runs. ``first_key`` is the owner's first API key, on the very first start only."""
+
+    asgi: ASGIApp
+    admin_token: str
+    services: Services
+    gateway: Gateway
+    runtime: LocalRuntime
+    first_key: str | None
+
+
+@asynccontextmanager
+async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appliance]:
+    """Build and start everything, and stop it in order at the end.
+
+    Without ``serving`` no engine, pool or job is started and no first key made: enough for the
+    command line to use the /api surface in-process. Raises AlreadyRunning, ConfigError.
+    """
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(DataDirLock(config.data_dir()))
+        database = SqliteDatabase(config.data_dir() / DATABASE_NAME, clock)
+        ledger = SqliteLedger(database, clock)
+        await database.open()
+        stack.push_async_callback(database.close)
+        for lost in await ledger.recover():
+            log.warning(
+                "call %s was lost when the last process died; nothing charged", lost.call_id
+            )
+
+        tiers = Tiers(config)
+        users = UserStore(database, clock, config.tiers.keys())
+        keys = KeyStore(database, clock)
+        keyring = KeyRing(database, keys, users, clock)
+        first_key = await bootstrap_owner(users, keys) if serving else None
+
+        runtime = _local_runtime(config)
+        adapters = _adapters(config, runtime, clock)
+        if serving:
+            for adapter in adapters.values():
+                stack.push_async_callback(adapter.close)
+                await adapter.start()
+
+        health = Health(clock)
+        services = Services(
+            config=config,
+            clock=clock,
+            users=users,
+            keys=keys,
+            keyring=keyring,
+            ledger=ledger,
+            usage=UsageLog(database),
+            catalog=Catalog(adapters, int(time.time())),
+        )
+        gateway = Gateway(
+            catalog=services.catalog,
+            adapters=adapters,
+            deadlines=_deadlines(config),
+            ledger=ledger,
+            tiers=tiers,
+            health=health,
+            clock=clock,
+            in_flight=InFlight(CALLS_IN_FLIGHT_MAX),
+            tally=Tally(),
+        )
+        stack.push_async_callback(gateway.drain, 0)
+        admin_token = secrets.token_urlsafe(32)
+
+        def problems() -> dict[str, str]:
+            found = {}
+            if database.failed is not None:
+                found["ledger"] = "stopped after a failed write; restart the server"
+            if gateway.in_flight.draining:
+                found["server"] = "shutting down"
+            return found
+
+        asgi = build(
+            server=config.server,
+            services=services,
+            gateway=gateway,
+            health=health,
+            authenticator=Authenticator(keyring, admin_token),
+            ready_checks=problems,
+            local_models=lambda: {status.model: str(status.state) for status in runtime.status()},
+        )
+        if serving:
+            schedule = Schedule(ledger, clock)
+            schedule.start()
+            stack.callback(schedule.stop)
+        yield Appliance(asgi, admin_token, services, gateway, runtime, first_key)
+
+
+def _local_runtime(config: Config) -> LocalRuntime:
+    specs = [
+        LocalModelSpec(
+            id=model.id,
+            source=model.source,
+            engine=model.engine,
+            context_length=model.context_length,
+            threads=model.threads,
+            preload=model.preload,
+        )
+        for model in config.local_models()
+    ]
+    try:
+        return LocalRuntime(
+            specs,
+            placement=config.local.placement,
+            command=_worker_command(),
+            queue_length_max=config.local.queue_length_max,
+        )
+    except RuntimeConfigError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _worker_command() -> list[str]:
+    """The child that runs an engine is this very program, frozen or not."""
+    return [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "app"]), "worker"]
+
+
+def _adapters(config: Config, runtime: LocalRuntime, clock: Clock) -> Mapping[str, Adapter]:
+    """One adapter per provider, in the order of the file, and the local runtime first."""
+    adapters: dict[str, Adapter] = {}
+    if config.local_models():
+        per_second = nano_usd(config.local.hardware.price_usd_per_second)
+        adapters["local"] = LocalAdapter(runtime, price_nano_usd_per_second=per_second)
+    try:
+        plugins = discover()
+    except PluginRefused as error:
+        raise ConfigError(str(error)) from error
+    for at, provider in enumerate(config.providers):
+        adapters[provider.id] = _adapter(provider, at, plugins, clock)
+    return adapters
+
+
+def _adapter(provider: Provider, at: int, plugins: Mapping[str, Plugin], clock: Clock) -> Adapter:
+    where = f"providers[{at}]"
+    plugin = plugins.get(provider.plugin)
+    if plugin is None:
+        known = ", ".join(sorted(plugins))
+        raise ConfigError(f"{where}.plugin: no plugin {provider.plugin!r}; there are: {known}")
+    raw = dict(provider.settings)
+    if provider.base_url is not None:
+        raw["base_url"] = provider.base_url
+    if provider.api_key is not None:
+        raw["api_key"] = secret(provider.api_key, where=f"{where}.api_key")
+    try:
+        settings: ProviderSettings = msgspec.convert(raw, plugin.settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}.settings: {error}") from error
+    toolbox = Toolbox(
+        provider_id=provider.id,
+        models=tuple(
+            ModelEntry(
+                id=model.id,
+                upstream_id=model.upstream_id or model.id,
+                task=model.task,
+                price=price_from_config(model),
+                context_length=model.context_length,
+                output_tokens_max=model.output_tokens_max,
+            )
+            for model in provider.models
+        ),
+        log=logging.getLogger(f"turnpike.provider.{provider.id}"),
+        monotonic_ns=clock.monotonic_ns,
+        user_agent=f"turnpike/{version.VERSION}",
+    )
+    try:
+        return plugin.build(settings, toolbox)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _deadlines(config: Config) -> dict[str, Deadlines]:
+    return {
+        provider.id: Deadlines(
+            first_event_s=provider.first_event_seconds_max,
+            idle_s=provider.idle_seconds_max,
+            total_s=provider.seconds_max,
+        )
+        for provider in config.providers
+    }

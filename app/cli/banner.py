@@ -1,0 +1,103 @@
+"""What ``turnpike serve`` prints: where it listens, the first key, and two snippets that work."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from app.version import VERSION
+from local_runtime.runtime import LocalRuntime
+
+_SETTLED = {"warm", "failed"}
+_LOOK_EVERY_S = 0.2
+
+
+def print_banner(
+    base_url: str, first_key: str | None, models: Sequence[str], data_dir: Path
+) -> None:
+    """Print it to stdout; the snippets have no frame or indent, so that they can be pasted."""
+    console = Console(highlight=False, soft_wrap=True)
+    out = console.print
+    out(f"[bold]Turnpike {VERSION}[/bold] serves [bold]{base_url}/v1[/bold]")
+    out(f"data directory  {data_dir}")
+    for model in models:
+        out(f"model           {model}")
+    if not models:
+        out("model           none: add [[providers]] or [[local.models]] to the configuration")
+    if first_key is not None:
+        out(f"API key         [bold]{first_key}[/bold]")
+        out("                shown only now: keep it; a new one: " + _new_key_command())
+    else:
+        out("API key         as shown at the first start; a new one: " + _new_key_command())
+    if models:
+        out("\n[bold]Try it[/bold], in another terminal:\n")
+        print(curl_snippet(base_url, first_key, models[0]))
+        out("\n[bold]or in Python[/bold] (pip install openai):\n")
+        print(python_snippet(base_url, first_key, models[0]))
+    out("\nCtrl-C stops it once the running calls have ended.")
+    sys.stdout.flush()
+
+
+def curl_snippet(base_url: str, key: str | None, model: str) -> str:
+    """A shell command that asks the model something."""
+    bearer = key or "$TURNPIKE_API_KEY"
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{_QUESTION}"}}]}}'
+    return (
+        f"curl {base_url}/v1/chat/completions \\\n"
+        f'  -H "Authorization: Bearer {bearer}" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f"  -d '{body}'"
+    )
+
+
+def python_snippet(base_url: str, key: str | None, model: str) -> str:
+    """A Python program that asks the model something."""
+    secret = f'"{key}"' if key else 'os.environ["TURNPIKE_API_KEY"]'
+    imports = "" if key else "import os\n\n"
+    return (
+        f"{imports}from openai import OpenAI\n\n"
+        f'client = OpenAI(base_url="{base_url}/v1", api_key={secret})\n'
+        "answer = client.chat.completions.create(\n"
+        f'    model="{model}",\n'
+        f'    messages=[{{"role": "user", "content": "{_QUESTION}"}}],\n'
+        ")\n"
+        "print(answer.choices[0].message.content)"
+    )
+
+
+_QUESTION = "What is the capital of France?"
+
+
+def _new_key_command() -> str:
+    found = shutil.which("turnpike")
+    here = Path(sys.argv[0])
+    if found is None and here.name == "turnpike":
+        found = os.path.relpath(here)
+    program = "turnpike" if found and shutil.which("turnpike") else (found or "python -m app")
+    return f"{program} keys create --user owner"
+
+
+async def watch_loading(runtime: LocalRuntime) -> None:
+    """Show how far local models are with loading, until each is warm or has failed."""
+    console = Console(highlight=False, soft_wrap=True)
+    with console.status("") as line:
+        told: set[str] = set()
+        while True:
+            loading = []
+            for status in runtime.status():
+                if not status.preload:
+                    continue
+                if status.state not in _SETTLED:
+                    loading.append(f"{status.model} {status.state} {status.progress:.0%}")
+                elif status.model not in told:
+                    told.add(status.model)
+                    why = f": {status.error}" if status.error else ""
+                    console.print(f"{status.model} is {status.state}{why}")
+            if not loading:
+                return
+            line.update("loading " + ", ".join(loading))
+            await asyncio.sleep(_LOOK_EVERY_S)

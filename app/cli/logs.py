@@ -1,0 +1,15 @@
+"""Log lines on stderr: time, level, logger, message. Request bodies are never logged."""
+
+import logging
+import sys
+
+
+def configure_logging(level: str) -> None:
+    """Set up the root logger once; libraries that log every request speak up from warning on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "apscheduler", "uvicorn", "aiosqlite", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

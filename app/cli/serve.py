@@ -1,0 +1,145 @@
+"""``turnpike serve``: run the appliance until it is told to stop."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import rich_click as click
+
+from app.cli.banner import print_banner, watch_loading
+from app.cli.invocation import Invocation
+from app.cli.logs import configure_logging
+from app.config import Config, Server
+from app.errors import ConfigError
+
+ENDPOINT_FILE = "server.json"
+KEEP_ALIVE_SECONDS = 75
+# The drain's own end, after which nothing is waited for any more.
+_AFTER_DRAIN_SECONDS = 8
+
+
+@click.command()
+@click.pass_obj
+def serve(invocation: Invocation) -> None:
+    """Run the appliance until SIGTERM or Ctrl-C, then let the running calls end."""
+    config = invocation.config()
+    configure_logging(config.server.log_level)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+async def _serve(config: Config) -> None:
+    import uvicorn
+
+    from app.api.connection import BoundedHttp
+    from app.boot import open_appliance
+
+    class Listener(uvicorn.Server):
+        """uvicorn without its signal handling: a drained stop exits with 0 here."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    async with open_appliance(config, serving=True) as appliance:
+        listening = bind(config.server)
+        server = Listener(
+            uvicorn.Config(
+                appliance.asgi,
+                http=BoundedHttp,
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=int(config.server.drain_seconds_max)
+                + _AFTER_DRAIN_SECONDS,
+            )
+        )
+        drains: set[asyncio.Task[int]] = set()
+
+        def stop() -> None:
+            if drains:  # asked twice: no more waiting
+                server.force_exit = True
+            server.should_exit = True
+            drains.add(
+                asyncio.create_task(appliance.gateway.drain(config.server.drain_seconds_max))
+            )
+
+        _on_signals(stop)
+        base_url = url_of(listening, config.server.host)
+        endpoint_file = config.data_dir() / ENDPOINT_FILE
+        _write_endpoint_file(endpoint_file, base_url, appliance.admin_token)
+        # What exists now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        models = [offer.model for offer in appliance.services.catalog.offers()]
+        print_banner(base_url, appliance.first_key, models, config.data_dir())
+        loading = asyncio.create_task(watch_loading(appliance.runtime))
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            loading.cancel()
+            endpoint_file.unlink(missing_ok=True)
+            if drains:
+                await asyncio.wait(drains)
+
+
+def bind(server: Server) -> socket.socket:
+    """A socket bound to the configured address. Raises ConfigError that says what to change."""
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((server.host, server.port))
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"server.port: cannot listen on {server.host}:{server.port}:"
+            f" {error.strerror or error}. Choose another with `port` under [server], or 0 for a free one."
+        ) from error
+    return listening
+
+
+def url_of(listening: socket.socket, host: str) -> str:
+    """The base URL that a client on this machine uses."""
+    port = listening.getsockname()[1]
+    if host in {"0.0.0.0", "::", ""}:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_endpoint_file(path: Path, base_url: str, token: str) -> None:
+    """Tell the command line where this server is and how to act as its operator (mode 0600)."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"pid": os.getpid(), "base_url": base_url, "token": token}, file)
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))

@@ -1,0 +1,156 @@
+"""One try at one offer: the work order it gets, its events, and what its failure means."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any, cast
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from app.errors import (
+    CallError,
+    InvalidRequest,
+    RateLimited,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from app.gateway.call import Call
+from app.gateway.estimate import compute_ns_to_send, output_tokens_to_send
+from app.gateway.pump import Pump
+from plugins.contract import (
+    Adapter,
+    AdapterError,
+    Chunk,
+    Completion,
+    FailureKind,
+    InferenceCall,
+    Offer,
+    UsageReport,
+)
+
+# What a provider that bills on regardless may still send to a client that left (ledger.md I10).
+DRAIN_SECONDS_MAX = 30.0
+DRAIN_PIECES_MAX = 4096
+# An adapter bounds itself by the order's deadlines; this catches one that does not.
+_GRACE_S = 5.0
+
+# The caller's own mistake: another provider would refuse it too.
+_NO_FAILOVER = frozenset({FailureKind.BAD_REQUEST, FailureKind.CONTEXT_LENGTH})
+# Says nothing about the offer's health.
+_NOT_ILLNESS = _NO_FAILOVER | {FailureKind.LOADING, FailureKind.NOT_FOUND}
+
+
+class Deadlines:
+    """How long an attempt at one provider may take, in seconds."""
+
+    __slots__ = ("first_event_s", "idle_s", "total_s")
+
+    def __init__(
+        self, first_event_s: float = 60.0, idle_s: float = 30.0, total_s: float = 600.0
+    ) -> None:
+        self.first_event_s = first_event_s
+        self.idle_s = idle_s
+        self.total_s = total_s
+
+
+def work_order(
+    call: Call, offer: Offer, input_tokens: int, deadlines: Deadlines, stop: asyncio.Event | None
+) -> InferenceCall:
+    """What the adapter is asked to do. The output limit that the hold pays for is always sent."""
+    request = call.request
+    limit = output_tokens_to_send(request, offer, call.hold.amount_nano_usd, input_tokens)
+    if request.max_completion_tokens is not UNSET and request.max_completion_tokens is not None:
+        request = replace(request, max_completion_tokens=limit)
+    else:
+        request = replace(request, max_tokens=limit)
+    return InferenceCall(
+        call_id=call.id,
+        attempt_id=f"{call.id}-{call.attempts}",
+        upstream_id=offer.upstream_id,
+        request=request,
+        stream=call.streamed,
+        compute_ns_max=compute_ns_to_send(offer, call.hold.amount_nano_usd),
+        stop=stop,
+        first_event_s=deadlines.first_event_s,
+        idle_s=deadlines.idle_s,
+        deadline_s=deadlines.total_s,
+    )
+
+
+async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
+    """Run one attempt into the pump. True: it ended with its usage on the call.
+
+    False: the client had left, and the attempt was abandoned because the provider would have gone
+    on for too long. Raises AdapterError; the generator is closed in every case.
+    """
+    call = pump.call
+    pieces_when_left: int | None = None
+    events = cast(Any, adapter.infer(order))  # an async generator: the contract's rules say so
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(order.deadline_s + _GRACE_S) as limit, aclosing(events):
+            async for event in events:
+                if isinstance(event, Chunk):
+                    if call.first_token_ns is None:
+                        call.first_token_ns = pump.now_ns()
+                    await pump.put(event.choices)
+                elif isinstance(event, Completion):
+                    pump.put_completion(event.choices)
+                elif isinstance(event, UsageReport):
+                    call.usage = event.usage
+                    return True
+                if call.client_left and call.streamed:
+                    if pieces_when_left is None:
+                        pieces_when_left = call.delivered_pieces
+                        limit.reschedule(min(limit.when() or 0, loop.time() + DRAIN_SECONDS_MAX))
+                    elif call.delivered_pieces - pieces_when_left > DRAIN_PIECES_MAX:
+                        return False
+    except TimeoutError as error:
+        if pieces_when_left is not None:
+            return False
+        raise AdapterError(FailureKind.TIMEOUT, "the provider took too long") from error
+    raise AdapterError(FailureKind.PROTOCOL, "the provider's answer ended without its usage")
+
+
+def may_fail_over(failure: AdapterError) -> bool:
+    """Whether another offer might do better."""
+    return failure.kind not in _NO_FAILOVER
+
+
+def is_illness(failure: AdapterError) -> bool:
+    """Whether the failure counts against the offer's circuit."""
+    return failure.kind not in _NOT_ILLNESS
+
+
+def answer_to(failure: AdapterError, model: str) -> CallError:
+    """The error the client gets when no attempt is left; never a provider's own words on a 5xx."""
+    kind = failure.kind
+    retry_after_s = None if failure.retry_after_s is None else max(1, round(failure.retry_after_s))
+    if kind is FailureKind.BAD_REQUEST:
+        return InvalidRequest(failure.message, param=failure.param)
+    if kind is FailureKind.CONTEXT_LENGTH:
+        return InvalidRequest(
+            failure.message, param=failure.param or "messages", code="context_length_exceeded"
+        )
+    if kind is FailureKind.RATE_LIMITED:
+        return RateLimited(
+            f"Every provider of {model!r} is rate limited at the moment. Try again shortly.",
+            retry_after_s=retry_after_s or 1,
+        )
+    if kind in {FailureKind.OVERLOADED, FailureKind.LOADING}:
+        loading = kind is FailureKind.LOADING
+        return Unavailable(
+            failure.message if loading else f"{model!r} is overloaded. Try again shortly.",
+            code="model_loading" if loading else "overloaded",
+            retry_after_s=retry_after_s or 1,
+        )
+    if kind is FailureKind.TIMEOUT:
+        return UpstreamTimeout(f"{model!r} did not answer in time. Try again.")
+    if kind is FailureKind.CRASHED:
+        return UpstreamFailed(
+            f"The engine that runs {model!r} stopped during this call; it is being restarted. "
+            "Try again.",
+            code="engine_crashed",
+        )
+    return UpstreamFailed(f"No provider of {model!r} could answer. Try again.")

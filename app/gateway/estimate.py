@@ -1,0 +1,120 @@
+"""The most a call can use, known before it is dispatched: what the hold is made from. Pure.
+
+Prompt tokens are bounded by bytes: every token of a byte-level vocabulary stands for at least one
+byte, and the JSON text of a string is never shorter than the string. What a chat template adds is
+bounded per message. Output is bounded by the limit that is sent along. Compute time has no such
+law, so the bound is a generous guess and the engine is told to stop at what the hold pays for.
+"""
+
+import msgspec
+
+from app.billing.rating import affordable_compute_ns, affordable_output_tokens, ceiling
+from plugins.chat import ChatRequest
+from plugins.contract import Offer
+
+TEMPLATE_TOKENS_PER_CALL = 256  # a default system prompt, the generation prompt
+TEMPLATE_TOKENS_PER_MESSAGE = 16
+TOKENS_PER_ATTACHMENT = 16_384  # an image, sound or file that is given by reference
+OUTPUT_TOKENS_DEFAULT = 8_192  # no limit asked for and none known of the model
+
+# A reply shorter than this is not worth having; less money than that waits for more to be released.
+OUTPUT_TOKENS_COMFORTABLE = 256
+OUTPUT_TOKENS_FLOOR = 16
+
+_MS = 1_000_000
+COMPUTE_GENEROUS = (10_000 * _MS, 100 * _MS, 1_000 * _MS)  # fixed, per prompt and per output token
+COMPUTE_COMFORTABLE = (1_000 * _MS, 5 * _MS, 50 * _MS)
+COMPUTE_FLOOR_NS = 100 * _MS
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call can cost, over all the offers that may serve it.
+
+    ``amount`` covers the worst case. ``comfortable`` is the least worth starting with while other
+    calls still hold money that may come back; ``floor`` the least worth starting with at all.
+    """
+
+    amount_nano_usd: int
+    comfortable_nano_usd: int
+    floor_nano_usd: int
+    input_tokens: int
+
+
+def bounds(request: ChatRequest, body_bytes: int, offers: tuple[Offer, ...]) -> Bounds:
+    """Bound the cost of a request over ``offers``; all amounts are nano-USD."""
+    prompt = input_tokens_max(request, body_bytes)
+    amount = comfortable = floor = 0
+    for offer in offers:
+        price = offer.price
+        if price.free:
+            continue
+        tokens_in = min(prompt, offer.context_length or prompt)
+        wanted = output_tokens_max(request, offer)
+        asked = request.output_tokens_limit() is not None
+        fair, least = (
+            (wanted, wanted)
+            if asked
+            else (min(wanted, OUTPUT_TOKENS_COMFORTABLE), min(wanted, OUTPUT_TOKENS_FLOOR))
+        )
+        generous_ns = _compute_ns(COMPUTE_GENEROUS, tokens_in, wanted)
+        fair_ns = _compute_ns(COMPUTE_COMFORTABLE, tokens_in, fair)
+        amount = max(amount, ceiling(price, tokens_in, wanted, generous_ns))
+        comfortable = max(comfortable, ceiling(price, tokens_in, fair, fair_ns))
+        floor = max(floor, ceiling(price, tokens_in, least, COMPUTE_FLOOR_NS))
+    return Bounds(
+        amount_nano_usd=amount,
+        comfortable_nano_usd=min(comfortable, amount),
+        floor_nano_usd=min(floor, amount),
+        input_tokens=prompt,
+    )
+
+
+def input_tokens_max(request: ChatRequest, body_bytes: int) -> int:
+    """An upper bound of the prompt's tokens."""
+    attachments = 0
+    for message in request.messages:
+        if isinstance(message.content, list):
+            attachments += sum(part.get("type") != "text" for part in message.content)
+    return (
+        body_bytes
+        + TEMPLATE_TOKENS_PER_CALL
+        + TEMPLATE_TOKENS_PER_MESSAGE * len(request.messages)
+        + TOKENS_PER_ATTACHMENT * attachments
+    )
+
+
+def output_tokens_max(request: ChatRequest, offer: Offer) -> int:
+    """An upper bound of the tokens of all ``n`` answers together."""
+    limit = request.output_tokens_limit()
+    if limit is None:
+        limit = offer.output_tokens_max or offer.context_length or OUTPUT_TOKENS_DEFAULT
+    if offer.context_length is not None:
+        limit = min(limit, offer.context_length)
+    return limit * (request.n if isinstance(request.n, int) else 1)
+
+
+def output_tokens_to_send(
+    request: ChatRequest, offer: Offer, amount_nano_usd: int, input_tokens: int
+) -> int:
+    """The limit per answer that the hold pays for: at most what the client asked for."""
+    answers = request.n if isinstance(request.n, int) else 1
+    wanted = output_tokens_max(request, offer)
+    if offer.price.free:
+        return max(1, wanted // answers)
+    tokens_in = min(input_tokens, offer.context_length or input_tokens)
+    affordable = affordable_output_tokens(offer.price, amount_nano_usd, tokens_in)
+    if affordable is not None:
+        wanted = min(wanted, affordable)
+    return max(1, wanted // answers)
+
+
+def compute_ns_to_send(offer: Offer, amount_nano_usd: int) -> int | None:
+    """The compute time that the hold pays for; None where compute is not billed."""
+    if offer.price.free or not offer.price.compute_per_second:
+        return None
+    return affordable_compute_ns(offer.price, amount_nano_usd)
+
+
+def _compute_ns(rates: tuple[int, int, int], tokens_in: int, tokens_out: int) -> int:
+    fixed, per_input, per_output = rates
+    return fixed + per_input * tokens_in + per_output * tokens_out

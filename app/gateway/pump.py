@@ -1,0 +1,182 @@
+"""Between a call's own task and its reader: the task puts, the reader takes and may leave.
+
+The reader is the HTTP response. It never owns money and may vanish at any moment; the call's task
+goes on, settles, and finds out that nobody listens. The buffer is bounded, so a slow reader slows
+the provider down; one that takes nothing for ``READER_STALLED_S`` has left.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from app.errors import CallError
+from app.gateway.assemble import Assembler
+from app.gateway.call import Call, CallState
+from plugins.chat import Choice, ChoiceDelta
+
+BUFFER_BYTES_MAX = 256 * 1024
+READER_STALLED_S = 60.0
+_DELTA_OVERHEAD_BYTES = 64
+
+
+class Pump:
+    """One call's delivery. ``put*`` and ``end`` are the task's side, the rest the reader's."""
+
+    __slots__ = (
+        "_assembler",
+        "_buffer",
+        "_buffered_bytes",
+        "_choices",
+        "_ended",
+        "_failure",
+        "_ready",
+        "_room",
+        "_taker",
+        "call",
+        "now_ns",
+        "stop",
+    )
+
+    def __init__(self, call: Call, now_ns: Callable[[], int]) -> None:
+        self.call = call
+        self.now_ns = now_ns
+        self.stop: asyncio.Event | None = None
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._assembler: Assembler | None = None
+        self._choices: Sequence[Choice] = ()
+        self._buffer: list[ChoiceDelta] = []
+        self._buffered_bytes = 0
+        self._taker: asyncio.Future[bool] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._failure: CallError | None = None
+        self._ended = False
+
+    # The task's side.
+
+    def begin_attempt(self) -> None:
+        """Forget what an earlier attempt produced; only legal while nothing was delivered."""
+        self._assembler = None
+        self._choices = ()
+
+    @property
+    def committed(self) -> bool:
+        """Whether bytes may have reached the client, so that no other offer can take over."""
+        return self.call.state is CallState.STREAMING
+
+    def put_completion(self, choices: Sequence[Choice]) -> None:
+        """Keep the whole answer until the call is settled."""
+        self._choices = choices
+
+    async def put(self, deltas: Sequence[ChoiceDelta]) -> None:
+        """Hand on a piece of the answer; waits while the buffer is full."""
+        call = self.call
+        if not call.streamed:
+            self._assembler = self._assembler or Assembler()
+            for delta in deltas:
+                self._assembler.add(delta)
+            return
+        if not self.committed:
+            call.move(CallState.STREAMING)
+            self._settle_ready()
+        size, pieces = _measure(deltas)
+        call.delivered_bytes += size
+        call.delivered_pieces += pieces
+        if call.client_left:
+            return
+        self._buffer.extend(deltas)
+        self._buffered_bytes += size + _DELTA_OVERHEAD_BYTES * len(deltas)
+        self._wake_taker()
+        if self._buffered_bytes > BUFFER_BYTES_MAX:
+            await self._wait_for_room()
+
+    def end(self, failure: CallError | None) -> None:
+        """The call is settled or voided; nothing follows."""
+        self._failure = failure
+        self._ended = True
+        if self._assembler is not None:
+            self._choices = self._assembler.choices()
+        self._settle_ready()
+        self._wake_taker()
+
+    # The reader's side.
+
+    async def ready(self) -> None:
+        """Return once there is something to send; raise the CallError of a call that failed."""
+        await self._ready
+        if self._failure is not None and not self._buffer:
+            raise self._failure
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """The whole answer of a call that was not streamed, after ``ready``."""
+        return self._choices
+
+    async def take(self, timeout_s: float) -> list[ChoiceDelta] | None:
+        """Everything buffered, in order. An empty list: nothing came in time. None: the end.
+
+        Raises the CallError of a call that failed midway, after what came before it was taken.
+        """
+        if not self._buffer and not self._ended:
+            loop = asyncio.get_running_loop()
+            taker = self._taker = loop.create_future()
+            alarm = loop.call_later(timeout_s, _resolve, taker)
+            try:
+                await taker
+            finally:
+                alarm.cancel()
+                self._taker = None
+        taken, self._buffer, self._buffered_bytes = self._buffer, [], 0
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if taken or not self._ended:
+            return taken
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    def leave(self) -> None:
+        """The reader is gone: throw away what comes, end the work where that saves money."""
+        if self._ended:
+            return
+        self.call.client_left = True
+        self._buffer.clear()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if self.stop is not None:
+            self.stop.set()
+        self._wake_taker()
+
+    def _settle_ready(self) -> None:
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    def _wake_taker(self) -> None:
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_result(True)
+
+    async def _wait_for_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait_for(self._room, READER_STALLED_S)
+        except TimeoutError:
+            self.leave()
+        finally:
+            self._room = None
+
+
+def _resolve(taker: "asyncio.Future[bool]") -> None:
+    if not taker.done():
+        taker.set_result(False)
+
+
+def _measure(deltas: Sequence[ChoiceDelta]) -> tuple[int, int]:
+    """Bytes of text (near enough for a bound), and how many deltas carry anything."""
+    size = pieces = 0
+    for item in deltas:
+        delta = item.delta
+        before = size
+        for text in (delta.content, delta.reasoning_content, delta.reasoning):
+            if isinstance(text, str):
+                size += len(text)
+        if size > before or delta.tool_calls:
+            pieces += 1
+    return size, pieces

@@ -1,0 +1,169 @@
+"""The path of a call, in order: admit → plan → bound → hold → attempt → settle.
+
+``serve`` runs in the request's task and decides; ``_carry`` runs in the call's own task, which no
+client can cancel, and owns the money from the hold to its end.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from app.billing.tiers import Tiers
+from app.clock import Clock
+from app.errors import CallError, Internal, Unavailable
+from app.gateway.attempt import (
+    Deadlines,
+    answer_to,
+    attempt,
+    is_illness,
+    may_fail_over,
+    work_order,
+)
+from app.gateway.call import Call, CallState
+from app.gateway.estimate import Bounds, bounds
+from app.gateway.hold import place
+from app.gateway.pump import Pump
+from app.gateway.settle import settle
+from app.ledger.store import LedgerStore
+from app.limits.concurrency import InFlight
+from app.metering.tally import Tally
+from app.routing.catalog import Catalog
+from app.routing.health import Health
+from app.routing.plan import RoutePlan, plan
+from plugins.contract import Adapter, AdapterError
+
+log = logging.getLogger("turnpike.gateway")
+_DEFAULT_DEADLINES = Deadlines()
+_SHUTTING_DOWN = "This server is shutting down. Try again shortly."
+
+
+class Gateway:
+    """Serves calls with what the other rooms provide."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        adapters: Mapping[str, Adapter],
+        deadlines: Mapping[str, Deadlines],
+        ledger: LedgerStore,
+        tiers: Tiers,
+        health: Health,
+        clock: Clock,
+        in_flight: InFlight,
+        tally: Tally,
+    ) -> None:
+        self.in_flight = in_flight
+        self.tally = tally
+        self.clock = clock
+        self._catalog = catalog
+        self._adapters = adapters
+        self._deadlines = deadlines
+        self._ledger = ledger
+        self._tiers = tiers
+        self._health = health
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def serve(self, call: Call) -> Pump:
+        """Carry a call as far as its first bytes; the pump has them. Raises CallError."""
+        self.in_flight.enter()
+        try:
+            route = plan(
+                call.request.model,
+                call.request.given_params(),
+                self._catalog.snapshot,
+                self._health.live,
+            )
+            limits = bounds(call.request, call.body_bytes, route.offers)
+            pump = Pump(call, self.clock.monotonic_ns)
+            task = asyncio.get_running_loop().create_task(self._carry(pump, route, limits))
+        except BaseException:
+            self.in_flight.leave()
+            raise
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        await pump.ready()
+        return pump
+
+    async def _carry(self, pump: Pump, route: RoutePlan, limits: Bounds) -> None:
+        """The call's own task: hold → attempts → settle; ends the pump whatever happens."""
+        call = pump.call
+        failure: CallError | None
+        try:
+            call.hold = await place(self._ledger, self._tiers, self.clock, call, limits)
+            call.move(CallState.HELD)
+            failed, failure = await self._try_offers(pump, route, limits)
+            settlement, row = await settle(self._ledger, self.clock, call, failed=failed)
+            self.tally.ended(row, settlement.cost_nano_usd)
+        except CallError as error:
+            failure = error
+        except asyncio.CancelledError:  # the drain's end: boot frees what is still held
+            failure = Unavailable(_SHUTTING_DOWN, code="shutting_down", retry_after_s=5)
+        except Exception:
+            log.exception("call %s: a fault of the gateway", call.id)
+            failure = Internal("Something went wrong here. The log has it under this request's id.")
+        pump.end(failure)
+
+    async def _try_offers(
+        self, pump: Pump, route: RoutePlan, limits: Bounds
+    ) -> tuple[bool, CallError | None]:
+        """Attempt the offers in order until one delivers: (failed, what the client is told)."""
+        call, last = pump.call, route.offers[-1]
+        for offer in route.offers:
+            call.attempts += 1
+            call.offer = offer
+            call.move(CallState.DISPATCHED)
+            pump.begin_attempt()
+            pump.stop = asyncio.Event() if offer.abort_stops_billing else None
+            deadlines = self._deadlines.get(offer.provider, _DEFAULT_DEADLINES)
+            order = work_order(call, offer, limits.input_tokens, deadlines, pump.stop)
+            try:
+                whole = await attempt(self._adapters[offer.provider], order, pump)
+            except AdapterError as failure:
+                self._note(call, failure)
+                if pump.committed:
+                    call.usage = failure.usage or call.usage
+                elif offer is not last and not call.client_left and may_fail_over(failure):
+                    continue
+                return True, answer_to(failure, route.model)
+            except asyncio.CancelledError:  # only the drain's end cancels a call
+                return True, Unavailable(_SHUTTING_DOWN, code="shutting_down", retry_after_s=5)
+            else:
+                self._health.succeeded((offer.provider, offer.model))
+                return not whole, None
+        raise AssertionError("a plan has at least one offer")
+
+    def _note(self, call: Call, failure: AdapterError) -> None:
+        """Remember a failed attempt: circuit, metrics, log."""
+        if is_illness(failure):
+            key = (call.offer.provider, call.offer.model)
+            self._health.failed(key, failure.retry_after_s)
+        self.tally.failed_attempts[(call.offer.provider, failure.kind)] += 1
+        log.warning(
+            "call %s: attempt %d at %s failed: %s: %s %s",
+            call.id,
+            call.attempts,
+            call.offer.provider,
+            failure.kind,
+            failure.message,
+            failure.detail,
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self.in_flight.leave()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Refuse new calls, let the running ones end, then break off the rest; how many those were.
+
+        A call that is broken off is still settled for what it delivered.
+        """
+        self.in_flight.draining = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+        late = list(self._running)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5.0)
+        return len(late)

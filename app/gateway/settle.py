@@ -1,0 +1,93 @@
+"""The end of a call: what it cost, who bears it, and its usage row. ``app/ledger/README.md`` has
+the rules as a table.
+"""
+
+from app.billing.rating import rate
+from app.clock import Clock
+from app.gateway.call import Call, CallState
+from app.ledger.entries import Outcome, Settlement, UsageRow
+from app.ledger.store import LedgerStore
+from plugins.chat import ChatRequest
+from plugins.contract import Usage
+
+_BYTES_PER_TOKEN = 4  # of English prose, for an estimate where nobody counted
+
+
+async def settle(
+    ledger: LedgerStore, clock: Clock, call: Call, *, failed: bool
+) -> tuple[Settlement, UsageRow]:
+    """End the call's hold by the rule for how the call ended; durable when this returns.
+
+    An answer that ended well is charged at what the provider reports. One that broke off after
+    its first byte, or was abandoned by its client, is charged for what was delivered. Where
+    nothing was delivered and nobody reports a cost, nothing is charged.
+    """
+    delivered = call.delivered_pieces > 0 and call.streamed
+    if not failed:
+        call.outcome = Outcome.CLIENT_LEFT if call.client_left else Outcome.COMPLETED
+    elif call.client_left:
+        call.outcome = Outcome.CLIENT_LEFT
+    else:
+        call.outcome = Outcome.FAILED_PARTIAL if delivered else Outcome.FAILED
+    if failed and delivered and call.usage == _NOTHING:
+        call.usage = estimated_usage(call)
+    row = usage_row(call, clock)
+    if failed and not delivered:
+        call.move(CallState.VOIDED)
+        return await ledger.void_hold(call.id, row), row
+    call.move(CallState.SETTLED)
+    cost_nano_usd = rate(call.usage, call.offer.price)
+    return await ledger.settle_hold(call.id, cost_nano_usd, row), row
+
+
+def estimated_usage(call: Call) -> Usage:
+    """What was delivered, where no report came: every piece was at least one token."""
+    return Usage(
+        input_tokens=prompt_bytes(call.request) // _BYTES_PER_TOKEN + 1,
+        output_tokens=call.delivered_pieces,
+        estimated=True,
+    )
+
+
+def prompt_bytes(request: ChatRequest) -> int:
+    """Bytes of the conversation's text."""
+    total = 0
+    for message in request.messages:
+        content = message.content
+        if isinstance(content, str):
+            total += len(content.encode())
+        elif isinstance(content, list):
+            for part in content:
+                text = part.get("text")
+                total += len(text.encode()) if isinstance(text, str) else 0
+    return total
+
+
+def usage_row(call: Call, clock: Clock) -> UsageRow:
+    """The call as measured."""
+    usage = call.usage
+    first = call.first_token_ns
+    return UsageRow(
+        call_id=call.id,
+        at_ms=call.admitted_at_ms,
+        user_id=call.principal.user_id,
+        key_id=call.principal.key_id,
+        payer_id=call.principal.payer_id,
+        model=call.offer.model,
+        provider=call.offer.provider,
+        outcome=call.outcome,
+        streamed=call.streamed,
+        attempts=call.attempts,
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        compute_ns=usage.compute_ns,
+        estimated=usage.estimated,
+        latency_ms=(clock.monotonic_ns() - call.started_ns) // 1_000_000,
+        first_token_ms=None if first is None else (first - call.started_ns) // 1_000_000,
+    )
+
+
+_NOTHING = Usage()

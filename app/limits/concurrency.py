@@ -1,0 +1,35 @@
+"""In-flight caps: how many calls run at once, so that overload is shed and not queued."""
+
+from app.errors import Unavailable
+
+
+class InFlight:
+    """Counts running calls; refuses past the cap, and every new one while draining."""
+
+    __slots__ = ("calls_max", "draining", "running")
+
+    def __init__(self, calls_max: int) -> None:
+        self.calls_max = calls_max
+        self.running = 0
+        self.draining = False
+
+    def enter(self) -> None:
+        """Count one call in, or raise Unavailable with a Retry-After."""
+        if self.draining:
+            raise Unavailable(
+                "This server is shutting down. Try again shortly.",
+                code="shutting_down",
+                retry_after_s=5,
+            )
+        if self.running >= self.calls_max:
+            raise Unavailable(
+                f"{self.running} calls are running already, which is this server's limit. "
+                "Try again shortly.",
+                code="overloaded",
+                retry_after_s=1,
+            )
+        self.running += 1
+
+    def leave(self) -> None:
+        """Count one call out."""
+        self.running -= 1
