@@ -1,0 +1,169 @@
+"""Adapter over any server that speaks OpenAI's chat completion API.
+
+This is the gateway's hot path: decoders, URL and headers are made once, and a call that succeeds
+logs nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from plugins.contract import (
+    AdapterError,
+    Chunk,
+    Completion,
+    Event,
+    FailureKind,
+    InferenceCall,
+    Offer,
+    Started,
+    Toolbox,
+    UsageReport,
+)
+from plugins.openai_compatible import failures, wire
+from plugins.openai_compatible.reading import Reading
+from plugins.openai_compatible.upstream import Exchange, Upstream
+
+# How long a provider may take to end the HTTP body after its last event. Waiting this little keeps
+# the connection for the next call; a provider that needs longer gets its connection closed.
+_TAIL_S_MAX = 0.05
+
+
+class OpenAICompatibleAdapter:
+    """One provider. See ``plugins.contract.Adapter`` for the rules it keeps."""
+
+    def __init__(self, upstream: Upstream, api_key: str | None, toolbox: Toolbox) -> None:
+        self._upstream = upstream
+        self._api_key = api_key
+        self._toolbox = toolbox
+
+    def offers(self) -> list[Offer]:
+        """The configured models; all request parameters are passed on."""
+        return [
+            Offer(
+                model=entry.id,
+                provider=self._toolbox.provider_id,
+                upstream_id=entry.upstream_id,
+                task=entry.task,
+                price=entry.price,
+                context_length=entry.context_length,
+                output_tokens_max=entry.output_tokens_max,
+            )
+            for entry in self._toolbox.models
+        ]
+
+    async def start(self) -> None:
+        """Connections are opened by the first call."""
+        await self._upstream.start()
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        await self._upstream.close()
+
+    def infer(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
+        """A stream is one ``Chunk`` per read of the network: one or more deltas, in order."""
+        return self._streamed(call) if call.stream else self._whole(call)
+
+    async def _whole(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
+        began = asyncio.get_running_loop().time()
+        by = began + min(call.first_event_s, call.deadline_s)
+        exchange, body = await self._upstream.fetch(
+            wire.encode_request(call), by=by, silence_s=max(call.first_event_s, call.idle_s)
+        )
+        if not 200 <= exchange.status < 300:
+            raise failures.refusal(exchange.status, exchange.header, body, self._api_key)
+        self._check_plain(exchange)
+        reply = self._decode(body)
+        if not reply.choices:
+            raise self._unreadable("no choices", body)
+        choices = wire.choices_of(reply)
+        yield Started(reply.id or "")
+        yield Completion(choices)
+        usage = wire.usage_of(reply.usage)
+        if usage is None:
+            delivered = wire.Delivered()
+            for choice in choices:
+                delivered.add(choice.message)
+            usage = delivered.estimate(call.request)
+        yield UsageReport(usage)
+
+    async def _streamed(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
+        time = asyncio.get_running_loop().time
+        began = time()
+        deadline = began + call.deadline_s
+        by = min(began + call.first_event_s, deadline)
+        exchange = await self._upstream.stream(
+            wire.encode_request(call), by=by, silence_s=max(call.first_event_s, call.idle_s)
+        )
+        reading = Reading(self._api_key)
+        started = False
+        try:
+            await self._check_head(exchange, by)
+            while not reading.ended:
+                piece = await exchange.read(by)
+                deltas, heard = reading.take(piece)
+                if deltas:
+                    if not started:
+                        started = True
+                        yield Started(reading.upstream_id)
+                    yield Chunk(deltas)
+                if reading.failure is not None:
+                    raise reading.failure
+                if heard and started:
+                    by = min(time() + call.idle_s, deadline)
+            await _end(exchange, min(time() + _TAIL_S_MAX, deadline))
+        except AdapterError as error:
+            if started:
+                error.usage = reading.usage(call.request)
+            raise
+        finally:
+            await exchange.close()
+        yield UsageReport(reading.usage(call.request))
+
+    async def _check_head(self, exchange: Exchange, by: float) -> None:
+        """Refuse a reply that is no plain event stream; the body says what it is instead."""
+        if not 200 <= exchange.status < 300:
+            body = await exchange.read_all(by)
+            raise failures.refusal(exchange.status, exchange.header, body, self._api_key)
+        self._check_plain(exchange)
+        kind = exchange.header("content-type") or ""
+        if not kind.startswith("text/event-stream"):
+            body = await exchange.read_all(by)
+            self._decode(body)
+            raise self._unreadable(f"content-type {kind}", body)
+
+    def _check_plain(self, exchange: Exchange) -> None:
+        encoding = exchange.header("content-encoding")
+        if encoding is not None and encoding != "identity":
+            raise AdapterError(
+                FailureKind.PROTOCOL,
+                "the provider's answer is encoded, which was not asked for",
+                detail=f"content-encoding: {encoding}",
+            )
+
+    def _decode(self, body: bytes) -> wire.WireReply:
+        """A whole reply; an error that came with status 200 is raised."""
+        try:
+            reply = wire.reply_decoder.decode(body)
+        except wire.DECODE_ERRORS as error:
+            raise self._unreadable(error, body) from error
+        if reply.error or reply.object == "error":
+            raise failures.error_in_answer(reply.error or reply.message, self._api_key)
+        return reply
+
+    def _unreadable(self, why: object, body: bytes) -> AdapterError:
+        said = failures.clean(body[:1024].decode("utf-8", "replace"), self._api_key)
+        return AdapterError(
+            FailureKind.PROTOCOL,
+            "the provider's answer cannot be read",
+            detail=f"{str(why)[:120]}: {said}",
+        )
+
+
+async def _end(exchange: Exchange, by: float) -> None:
+    """Read to the end of the body, so that the connection can serve another call."""
+    try:
+        while await exchange.read(by) is not None:
+            pass
+    except AdapterError:
+        # The answer is complete; how the connection ends no longer matters.
+        return
