@@ -5,6 +5,7 @@ gateway → application → jobs. Stop is the same order backwards, so that the 
 call finds its ledger. Only this file names the concrete parts.
 """
 
+import asyncio
 import logging
 import secrets
 import sys
@@ -24,10 +25,9 @@ from app.billing.prices import price_from_config
 from app.billing.tiers import Tiers
 from app.clock import Clock, SystemClock
 from app.config import Config, Provider, nano_usd, secret
-from app.errors import ConfigError
+from app.errors import AlreadyRunning, ConfigError
 from app.gateway.attempt import Deadlines
 from app.gateway.serve import Gateway
-from app.identity.bootstrap import bootstrap_owner
 from app.identity.keys import KeyRing, KeyStore
 from app.identity.users import UserStore
 from app.jobs.schedule import Schedule
@@ -37,7 +37,7 @@ from app.metering.tally import Tally
 from app.metering.usage import UsageLog
 from app.routing.catalog import Catalog
 from app.routing.health import Health
-from app.storage.lock import DataDirLock
+from app.storage.lock import SERVER_FILE, DataDirLock
 from app.storage.sqlite import SqliteDatabase
 from local_runtime.adapter import LocalAdapter
 from local_runtime.runtime import LocalModelSpec, LocalRuntime, RuntimeConfigError
@@ -46,31 +46,33 @@ from plugins.discover import PluginRefused, discover
 
 log = logging.getLogger("turnpike.boot")
 DATABASE_NAME = "turnpike.db"
+LOCK_SECONDS_MAX = 3.0
 CALLS_IN_FLIGHT_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Appliance:
-    """What runs. ``first_key`` is the owner's first API key, on the very first start only."""
+    """What runs."""
 
     asgi: ASGIApp
     admin_token: str
     services: Services
     gateway: Gateway
     runtime: LocalRuntime
-    first_key: str | None
 
 
 @asynccontextmanager
 async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appliance]:
     """Build and start everything, and stop it in order at the end.
 
-    Without ``serving`` no engine, pool or job is started and no first key made: enough for the
+    Without ``serving`` no engine, pool or job is started and no secret read: enough for the
     command line to use the /api surface in-process. Raises AlreadyRunning, ConfigError.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        stack.enter_context(DataDirLock(config.data_dir()))
+        lock = DataDirLock(config.data_dir())
+        await _acquire(lock, patient=serving and not (config.data_dir() / SERVER_FILE).exists())
+        stack.callback(lock.release)
         database = SqliteDatabase(config.data_dir() / DATABASE_NAME, clock)
         ledger = SqliteLedger(database, clock)
         await database.open()
@@ -84,10 +86,10 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
         users = UserStore(database, clock, config.tiers.keys())
         keys = KeyStore(database, clock)
         keyring = KeyRing(database, keys, users, clock)
-        first_key = await bootstrap_owner(users, keys) if serving else None
+        stack.push_async_callback(keyring.close)
 
         runtime = _local_runtime(config)
-        adapters = _adapters(config, runtime, clock)
+        adapters = _adapters(config, runtime, clock, serving=serving)
         if serving:
             for adapter in adapters.values():
                 stack.push_async_callback(adapter.close)
@@ -102,6 +104,7 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             keyring=keyring,
             ledger=ledger,
             usage=UsageLog(database),
+            health=health,
             catalog=Catalog(adapters, int(time.time())),
         )
         gateway = Gateway(
@@ -130,7 +133,6 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             server=config.server,
             services=services,
             gateway=gateway,
-            health=health,
             authenticator=Authenticator(keyring, admin_token),
             ready_checks=problems,
             local_models=lambda: {status.model: str(status.state) for status in runtime.status()},
@@ -139,7 +141,23 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             schedule = Schedule(ledger, clock)
             schedule.start()
             stack.callback(schedule.stop)
-        yield Appliance(asgi, admin_token, services, gateway, runtime, first_key)
+        yield Appliance(asgi, admin_token, services, gateway, runtime)
+
+
+async def _acquire(lock: DataDirLock, *, patient: bool) -> None:
+    """Take the directory's lock. A command has it for about a second, which is waited for; a
+    server keeps it, and has a server file to show for it.
+    """
+    give_up_at = time.monotonic() + (LOCK_SECONDS_MAX if patient else 0)
+    while True:
+        try:
+            lock.acquire()
+        except AlreadyRunning:
+            if time.monotonic() >= give_up_at:
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 def _local_runtime(config: Config) -> LocalRuntime:
@@ -170,8 +188,13 @@ def _worker_command() -> list[str]:
     return [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "app"]), "worker"]
 
 
-def _adapters(config: Config, runtime: LocalRuntime, clock: Clock) -> Mapping[str, Adapter]:
-    """One adapter per provider, in the order of the file, and the local runtime first."""
+def _adapters(
+    config: Config, runtime: LocalRuntime, clock: Clock, *, serving: bool
+) -> Mapping[str, Adapter]:
+    """One adapter per provider, in the order of the file, and the local runtime first.
+
+    Provider secrets are only read to serve: the command line needs none of them.
+    """
     adapters: dict[str, Adapter] = {}
     if config.local_models():
         per_second = nano_usd(config.local.hardware.price_usd_per_second)
@@ -181,12 +204,19 @@ def _adapters(config: Config, runtime: LocalRuntime, clock: Clock) -> Mapping[st
     except PluginRefused as error:
         raise ConfigError(str(error)) from error
     for at, provider in enumerate(config.providers):
-        adapters[provider.id] = _adapter(provider, at, plugins, clock)
+        where = f"providers[{at}]"
+        api_key = secret(provider.api_key, where=f"{where}.api_key") if serving else None
+        adapters[provider.id] = _adapter(provider, where, api_key, plugins, clock)
     return adapters
 
 
-def _adapter(provider: Provider, at: int, plugins: Mapping[str, Plugin], clock: Clock) -> Adapter:
-    where = f"providers[{at}]"
+def _adapter(
+    provider: Provider,
+    where: str,
+    api_key: str | None,
+    plugins: Mapping[str, Plugin],
+    clock: Clock,
+) -> Adapter:
     plugin = plugins.get(provider.plugin)
     if plugin is None:
         known = ", ".join(sorted(plugins))
@@ -194,8 +224,8 @@ def _adapter(provider: Provider, at: int, plugins: Mapping[str, Plugin], clock: 
     raw = dict(provider.settings)
     if provider.base_url is not None:
         raw["base_url"] = provider.base_url
-    if provider.api_key is not None:
-        raw["api_key"] = secret(provider.api_key, where=f"{where}.api_key")
+    if api_key is not None:
+        raw["api_key"] = api_key
     try:
         settings: ProviderSettings = msgspec.convert(raw, plugin.settings)
     except msgspec.ValidationError as error:

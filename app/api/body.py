@@ -104,7 +104,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], decisive: Iterable[byt
 
 
 def _explain(message: str) -> InvalidRequest:
-    """Msgspec's message with the parameter's path apart, as OpenAI writes it: ``messages[0].role``."""
+    """Msgspec's message with the path apart, as OpenAI writes it: ``messages[0].role``."""
     text, _, where = message.partition(" - at `")
     path = where.removesuffix("`").removeprefix("$").lstrip(".")
     unknown = _UNKNOWN.fullmatch(text)

@@ -1,4 +1,4 @@
-"""``/livez``, ``/healthz``, ``/readyz`` and ``/metrics``: for load balancers, humans and Prometheus."""
+"""``/livez``, ``/healthz``, ``/readyz``, ``/metrics``: for load balancers and Prometheus."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,9 +18,7 @@ from app.metering.tally import LATENCY_BUCKETS_MS, Histogram, Series, Tally
 _encode = msgspec.json.Encoder().encode
 
 
-async def healthz(
-    _scope: HTTPScope, _receive: Receive, send: Send, _principal: Principal
-) -> None:
+async def healthz(_scope: HTTPScope, _receive: Receive, send: Send, _principal: Principal) -> None:
     """The process runs and its event loop turns."""
     await send_answer(send, 200, b'{"status":"ok"}')
 

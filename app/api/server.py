@@ -27,7 +27,6 @@ from app.api.services import Services
 from app.config import Server
 from app.errors import CallError, Internal
 from app.gateway.serve import Gateway
-from app.routing.health import Health
 
 log = logging.getLogger("turnpike.api")
 ADMIN_BODY_BYTES_MAX = 1024 * 1024
@@ -40,7 +39,6 @@ def build(
     server: Server,
     services: Services,
     gateway: Gateway,
-    health: Health,
     authenticator: Authenticator,
     ready_checks: Callable[[], dict[str, str]],
     local_models: Callable[[], dict[str, str]],
@@ -52,7 +50,7 @@ def build(
         seconds_max=server.body_seconds_max,
     )
     chat = Chat(gateway, limits, server.heartbeat_seconds)
-    models = Models(services.catalog, health)
+    models = Models(services.catalog, services.health)
     ready = Ready(ready_checks, local_models)
     metrics = Metrics(gateway.tally, gateway.in_flight, services.ledger)
 

@@ -9,6 +9,7 @@ from app.identity.users import UserStore
 from app.ledger.store import LedgerStore
 from app.metering.usage import UsageLog
 from app.routing.catalog import Catalog
+from app.routing.health import Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +23,5 @@ class Services:
     keyring: KeyRing
     ledger: LedgerStore
     usage: UsageLog
+    health: Health
     catalog: Catalog

@@ -45,7 +45,10 @@ def print_banner(
 def curl_snippet(base_url: str, key: str | None, model: str) -> str:
     """A shell command that asks the model something."""
     bearer = key or "$TURNPIKE_API_KEY"
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{_QUESTION}"}}]}}'
+    body = (
+        f'{{"model": "{model}", "temperature": 0, '
+        f'"messages": [{{"role": "user", "content": "{_QUESTION}"}}]}}'
+    )
     return (
         f"curl {base_url}/v1/chat/completions \\\n"
         f'  -H "Authorization: Bearer {bearer}" \\\n'
@@ -64,6 +67,7 @@ def python_snippet(base_url: str, key: str | None, model: str) -> str:
         "answer = client.chat.completions.create(\n"
         f'    model="{model}",\n'
         f'    messages=[{{"role": "user", "content": "{_QUESTION}"}}],\n'
+        "    temperature=0,\n"
         ")\n"
         "print(answer.choices[0].message.content)"
     )

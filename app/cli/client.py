@@ -19,10 +19,9 @@ from app.cli.invocation import Invocation
 from app.cli.output import show_progress
 from app.config import Config
 from app.errors import AlreadyRunning, TurnpikeError
-from app.storage.lock import DataDirLock
+from app.storage.lock import SERVER_FILE, DataDirLock
 
 T = TypeVar("T")
-SERVER_FILE = "server.json"
 WAIT_SECONDS_MAX = 10.0
 REQUEST_SECONDS_MAX = 60.0
 

@@ -44,7 +44,7 @@ def show_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empt
     if not rows:
         click.echo(empty)
         return
-    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2))
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(
             column.title, justify="right" if column.number else "left", overflow="fold"

@@ -18,8 +18,8 @@ from app.cli.invocation import Invocation
 from app.cli.logs import configure_logging
 from app.config import Config, Server
 from app.errors import ConfigError
+from app.storage.lock import SERVER_FILE
 
-ENDPOINT_FILE = "server.json"
 KEEP_ALIVE_SECONDS = 75
 # The drain's own end, after which nothing is waited for any more.
 _AFTER_DRAIN_SECONDS = 8
@@ -48,6 +48,7 @@ async def _serve(config: Config) -> None:
 
     from app.api.connection import BoundedHttp
     from app.boot import open_appliance
+    from app.identity.bootstrap import bootstrap_owner
 
     class Listener(uvicorn.Server):
         """uvicorn without its signal handling: a drained stop exits with 0 here."""
@@ -84,20 +85,23 @@ async def _serve(config: Config) -> None:
             )
 
         _on_signals(stop)
+        # Only now can nothing go wrong that would lose the one moment the key is shown.
+        services = appliance.services
+        first_key = await bootstrap_owner(services.users, services.keys)
         base_url = url_of(listening, config.server.host)
-        endpoint_file = config.data_dir() / ENDPOINT_FILE
-        _write_endpoint_file(endpoint_file, base_url, appliance.admin_token)
+        server_file = config.data_dir() / SERVER_FILE
+        _write_server_file(server_file, base_url, appliance.admin_token)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        models = [offer.model for offer in appliance.services.catalog.offers()]
-        print_banner(base_url, appliance.first_key, models, config.data_dir())
+        models = list(services.catalog.snapshot.models)
+        print_banner(base_url, first_key, models, config.data_dir())
         loading = asyncio.create_task(watch_loading(appliance.runtime))
         try:
             await server.serve(sockets=[listening])
         finally:
             loading.cancel()
-            endpoint_file.unlink(missing_ok=True)
+            server_file.unlink(missing_ok=True)
             if drains:
                 await asyncio.wait(drains)
 
@@ -115,7 +119,8 @@ def bind(server: Server) -> socket.socket:
         listening.close()
         raise ConfigError(
             f"server.port: cannot listen on {server.host}:{server.port}:"
-            f" {error.strerror or error}. Choose another with `port` under [server], or 0 for a free one."
+            f" {error.strerror or error}. Choose another with `port` under [server]; 0 takes a"
+            " free one."
         ) from error
     return listening
 
@@ -128,7 +133,7 @@ def url_of(listening: socket.socket, host: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _write_endpoint_file(path: Path, base_url: str, token: str) -> None:
+def _write_server_file(path: Path, base_url: str, token: str) -> None:
     """Tell the command line where this server is and how to act as its operator (mode 0600)."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

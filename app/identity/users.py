@@ -80,6 +80,11 @@ class UserStore:
             raise unknown_user(name)
         return _user(rows[0])
 
+    async def first_owner(self) -> User | None:
+        """The oldest owner, if there is one."""
+        rows = await self._database.read(f"{_SELECT} WHERE role = 'owner' ORDER BY id LIMIT 1")
+        return _user(rows[0]) if rows else None
+
     async def list(self, *, after: str = "", limit: int = PAGE_LENGTH_MAX) -> list[User]:
         """Up to ``limit`` users, oldest first, from behind the id ``after``."""
         rows = await self._database.read(

@@ -64,6 +64,7 @@ class LedgerImage:
             month = self._months.find((payer_id, period))
             if month is None:
                 raise DatabaseRefused(f"The hold of call {call_id} has no balance: {DAMAGED}")
+            month.holds += 1
             self.open_holds[call_id] = _OpenHold(month, amount, bool(overage), expires_at_ms)
             self._highest_call_id = max(self._highest_call_id, call_id)
 
@@ -113,6 +114,7 @@ class LedgerImage:
         if granted > month.granted:
             self._grant(month, request)
         month.held += amount
+        month.holds += 1
         self._months.touch(month, terms.overage)
         self.open_holds[call_id] = _OpenHold(month, amount, terms.overage, request.expires_at_ms)
         self._highest_call_id = max(self._highest_call_id, call_id)
@@ -203,6 +205,7 @@ class LedgerImage:
         cost = settlement.cost_nano_usd
         del self.open_holds[call_id]
         month.held -= hold.amount
+        month.holds -= 1
         month.posted += cost
         self._months.touch(month, hold.overage)
         self._ended[call_id] = settlement

@@ -11,13 +11,15 @@ Key = tuple[str, str]
 
 
 class Month:
-    """A payer's month. ``overage`` lifts the CHECK of the row, see the first migration."""
+    """A payer's month. ``overage`` lifts the CHECK of the row, see the first migration; ``holds``
+    counts the open holds, which point to this object: while there are any it stays in memory."""
 
     __slots__ = (
         "dirty",
         "grant_account",
         "granted",
         "held",
+        "holds",
         "overage",
         "overage_account",
         "payer_id",
@@ -33,6 +35,7 @@ class Month:
         self.granted = 0
         self.posted = 0
         self.held = 0
+        self.holds = 0
         self.dirty = False
 
 
@@ -115,9 +118,10 @@ class Months:
     def trim(self) -> None:
         """After a commit: when too many are cached, drop the oldest quarter.
 
-        Months with open holds stay, since those point to them.
+        Months with open holds stay, since those point to them, and become the youngest.
         """
         if len(self._months) > self._cached_max:
             for key in list(self._months)[: self._cached_max // 4 + 1]:
-                if not self._months[key].held:
-                    del self._months[key]
+                month = self._months.pop(key)
+                if month.holds:
+                    self._months[key] = month

@@ -8,6 +8,8 @@ from types import TracebackType
 from app.errors import AlreadyRunning, ConfigError
 
 LOCK_NAME = "turnpike.lock"
+# Written by a server that listens, for the command line: where it is and how to be its operator.
+SERVER_FILE = "server.json"
 # Windows locks bytes against reading too: the locked one lies far behind the holder's pid.
 _LOCKED_BYTE = 1 << 30
 

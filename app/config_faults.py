@@ -1,0 +1,166 @@
+"""What is wrong with a configuration file, in words: the path to the key, expected, found.
+
+msgspec checks the values and says where in its own terms (``$.tiers[...].overage``); this puts the
+real key into the path and names types as a person who writes TOML knows them.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+USD = 'USD in quotes, so that it is exact, like "0.20"'
+PATTERNS = {
+    r"^[a-z0-9][a-z0-9._-]{0,63}\Z": (
+        'a name of at most 64 of a-z, 0-9, ".", "_" and "-", that starts with a letter or digit'
+    ),
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,2}\Z": (
+        'a model name like "org/name"'
+    ),
+    r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z": USD,
+    r"^(file|package|fake):.*$": '"file:PATH" or "package:NAME/FILE"',
+}
+"""The patterns of ``app.config``, in words."""
+
+_TYPES = {
+    "str": "a string in quotes",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+    "null": "nothing",
+}
+_VALUE_CHARACTERS_MAX = 60
+
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+_WRONG_PATTERN = re.compile(r"Expected `str` matching regex '(.*)'")
+_OUT_OF_RANGE = re.compile(r"Expected `(int|float)` (<=|>=|<|>) (\S+)")
+_TOO_SHORT = re.compile(r"Expected `str` of length (<=|>=) (\d+)")
+
+
+def explain(
+    message: str,
+    raw: dict[str, Any],
+    choices: dict[str, tuple[str, ...]],
+    check: Callable[[Any], str],
+) -> str:
+    """``providers[0].models[0].price: expected …, found …`` for msgspec's message about ``raw``.
+
+    ``choices`` gives the allowed words by key. ``check`` decodes a whole file again and gives back
+    msgspec's message, or an empty string: it finds out which of several tables is meant.
+    """
+    text, _, where = message.partition(" - at `")
+    of_a_key = where.startswith("key` in `")
+    path = where.removeprefix("key` in `").removesuffix("`").removeprefix("$")
+    path = _with_real_key(path, message, raw, check)
+    if of_a_key:
+        return _wrong_key(path, text, raw)
+    steps = _steps(path)
+    shown = _shown(steps)
+    if found := _UNKNOWN.fullmatch(text):
+        return f"{_shown([*steps, found[1]])}: unknown key; config.example.toml lists every setting"
+    if found := _MISSING.fullmatch(text):
+        return f"{_shown([*steps, found[1]])}: missing, and it has no default"
+    value = _lookup(raw, steps)
+    expected = USD if _is_money(steps) else _expected(text, _last(steps), choices)
+    return f"{shown or 'the file'}: expected {expected}, found {_found(shown, value)}"
+
+
+def _expected(text: str, key: str, choices: dict[str, tuple[str, ...]]) -> str:
+    """What msgspec wanted, in words."""
+    if text.startswith("Invalid enum value"):
+        return " or ".join(f'"{word}"' for word in choices.get(key, ()))
+    if found := _WRONG_TYPE.match(text):
+        wanted = [name for name in found[1].split(" | ") if name != "null"]
+        return " or ".join(_TYPES.get(name, name) for name in wanted)
+    if found := _WRONG_PATTERN.match(text):
+        pattern = found[1].replace("\\\\", "\\")
+        return PATTERNS.get(pattern, f"a string like {pattern}")
+    if found := _OUT_OF_RANGE.match(text):
+        bound = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}[found[2]]
+        return f"{_TYPES[found[1]]}, {bound} {found[3].removesuffix('.0')}"
+    if found := _TOO_SHORT.match(text):
+        bound = "at least" if found[1] == ">=" else "at most"
+        return f"a string of {bound} {found[2]} characters"
+    return text
+
+
+def _last(steps: list[str | int]) -> str:
+    return str(steps[-1]) if steps else ""
+
+
+def _is_money(steps: list[str | int]) -> bool:
+    return "price" in steps[:-1] or "_usd" in _last(steps)
+
+
+def _found(shown: str, value: object) -> str:
+    """The value as TOML writes it; of what may be a secret, only its type."""
+    kind = next(
+        (name for of, name in _PYTHON_TYPES if isinstance(value, of)), f"a {type(value).__name__}"
+    )
+    if isinstance(value, dict | list) or "key" in shown or ".settings" in shown:
+        return kind
+    literal = json.dumps(value, ensure_ascii=False, default=str)
+    if len(literal) > _VALUE_CHARACTERS_MAX:
+        literal = f"{literal[:_VALUE_CHARACTERS_MAX]}…"
+    return f"{kind}, {literal}"
+
+
+_PYTHON_TYPES: tuple[tuple[type, str], ...] = (
+    (bool, "a truth value"),
+    (str, "a string"),
+    (int, "a whole number"),
+    (float, "a number with a point"),
+    (dict, "a table"),
+    (list, "a list"),
+)
+
+
+def _with_real_key(
+    path: str, message: str, raw: dict[str, Any], check: Callable[[Any], str]
+) -> str:
+    """Put in place of ``[...]`` the key of the first table that fails when checked alone."""
+    before, hidden, after = path.partition("[...]")
+    if not hidden:
+        return path
+    tables = _lookup(raw, _steps(before))
+    name = before.rpartition(".")[2]
+    for key, table in tables.items() if isinstance(tables, dict) else ():
+        if check({name: {key: table}}) == message:
+            return f"{before}.{key}{after}"
+    return path
+
+
+def _wrong_key(path: str, text: str, raw: dict[str, Any]) -> str:
+    steps = _steps(path)
+    expected = _expected(text, "", {})
+    pattern = next((p for p, words in PATTERNS.items() if words == expected), "")
+    table = _lookup(raw, steps)
+    keys = table if isinstance(table, dict) else {}
+    bad = next((key for key in keys if pattern and not re.search(pattern, key)), "")
+    return f"{_shown([*steps, bad])}: expected {expected}"
+
+
+def _steps(path: str) -> list[str | int]:
+    """``.providers[0].id`` as ``["providers", 0, "id"]``."""
+    return [
+        int(part[1:-1]) if part.startswith("[") else part.lstrip(".")
+        for part in re.findall(r"\.[^.\[]+|\[\d+\]", path)
+    ]
+
+
+def _shown(steps: list[str | int]) -> str:
+    return "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).removeprefix(".")
+
+
+def _lookup(raw: object, steps: list[str | int]) -> object:
+    value: Any = raw
+    for step in steps:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value

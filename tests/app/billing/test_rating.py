@@ -1,0 +1,124 @@
+"""I16: usage × price against exact fractions."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.billing.rating import (
+    affordable_compute_ns,
+    affordable_output_tokens,
+    ceiling,
+    rate,
+)
+from plugins.contract import Price, Usage
+
+tokens = st.integers(0, 10**9)
+rates = st.integers(0, 10**12)
+optional = st.none() | rates
+prices = st.builds(
+    Price,
+    input=rates,
+    output=rates,
+    cache_read=optional,
+    cache_write=optional,
+    reasoning=optional,
+    compute_per_second=rates,
+)
+usages = st.builds(
+    Usage,
+    input_tokens=tokens,
+    cache_read_tokens=tokens,
+    cache_write_tokens=tokens,
+    output_tokens=tokens,
+    reasoning_tokens=tokens,
+    compute_ns=st.integers(0, 10**15),
+)
+
+
+def exact(usage: Usage, price: Price) -> Fraction:
+    """The cost in nano-USD without any rounding, written the long way round."""
+    million, second = 10**6, 10**9
+    total = Fraction(usage.input_tokens * price.input, million)
+    total += Fraction(usage.output_tokens * price.output, million)
+    for count, own, fallback in (
+        (usage.cache_read_tokens, price.cache_read, price.input),
+        (usage.cache_write_tokens, price.cache_write, price.input),
+        (usage.reasoning_tokens, price.reasoning, price.output),
+    ):
+        total += Fraction(count * (own if own is not None else fallback), million)
+    return total + Fraction(usage.compute_ns * price.compute_per_second, second)
+
+
+@given(usages, prices)
+def test_one_ceil_at_the_end(usage: Usage, price: Price) -> None:
+    cost = rate(usage, price)
+    assert type(cost) is int
+    assert 0 <= cost - exact(usage, price) < 1
+
+
+@given(usages, prices, st.integers(0, 10**18))
+def test_the_providers_own_bill_wins(usage: Usage, price: Price, cost: int) -> None:
+    from msgspec.structs import replace
+
+    assert rate(replace(usage, cost_nano_usd=cost), price) == cost
+    assert rate(replace(usage, cost_nano_usd=-1), price) == rate(usage, price)
+    assert rate(replace(usage, cost_nano_usd=cost), Price(free=True)) == 0
+
+
+@given(usages, prices)
+def test_no_call_within_the_bounds_costs_more_than_the_ceiling(usage: Usage, price: Price) -> None:
+    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    made = usage.output_tokens + usage.reasoning_tokens
+    assert rate(usage, price) <= ceiling(price, read, made, usage.compute_ns)
+
+
+@given(prices, st.integers(0, 10**15), tokens)
+def test_affordable_tokens_are_the_most_that_fit(price: Price, amount: int, read: int) -> None:
+    most = affordable_output_tokens(price, amount, read)
+    if most is None:
+        assert ceiling(price, 0, 10**9, 0) == 0
+        return
+    assert ceiling(price, read, most + 1, 0) > amount
+    assert most == 0 or ceiling(price, read, most, 0) <= amount
+
+
+@given(prices, st.integers(0, 10**15))
+def test_affordable_compute_is_the_most_that_fits(price: Price, amount: int) -> None:
+    most = affordable_compute_ns(price, amount)
+    if most is None:
+        assert price.compute_per_second == 0
+        return
+    assert ceiling(price, 0, 0, most) <= amount < ceiling(price, 0, 0, most + 1)
+
+
+def test_worked_examples() -> None:
+    chat = Price(input=200_000_000, output=600_000_000)  # $0.20 and $0.60 per million
+    assert rate(Usage(input_tokens=120, output_tokens=240), chat) == 24_000 + 144_000
+    assert rate(Usage(input_tokens=1), Price(input=1)) == 1
+    assert rate(Usage(input_tokens=10**6), Price(input=1)) == 1
+    assert rate(Usage(input_tokens=10**6 + 1), Price(input=1)) == 2
+    # 10 s at $0.00012 a second are $0.0012.
+    hardware = Price(compute_per_second=120_000)
+    assert rate(Usage(compute_ns=10 * 10**9), hardware) == 1_200_000
+    # Buckets never overlap: 100 read afresh, 900 found in the cache at a tenth of the price.
+    cached = Price(input=1_000_000, output=0, cache_read=100_000)
+    assert rate(Usage(input_tokens=100, cache_read_tokens=900), cached) == 190
+    assert rate(Usage(cache_write_tokens=10), cached) == 10
+
+
+def test_free_and_unpriced() -> None:
+    assert rate(Usage(input_tokens=5), Price(free=True, input=9)) == 0
+    assert ceiling(Price(free=True, input=9), 5, 5, 5) == 0
+    assert affordable_output_tokens(Price(input=1), 0, 0) is None
+    assert affordable_output_tokens(Price(free=True, output=1), 0, 0) is None
+    assert affordable_compute_ns(Price(output=1), 0) is None
+
+
+@pytest.mark.parametrize("field", ["input_tokens", "reasoning_tokens", "compute_ns"])
+def test_negative_quantities_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        rate(Usage(**{field: -1}), Price(input=1))
+    with pytest.raises(ValueError, match="negative"):
+        ceiling(Price(input=1), -1, 0, 0)

@@ -1,0 +1,160 @@
+"""A gateway over a real ledger file and adapters that follow a script."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from app.billing.tiers import Tiers
+from app.clock import SystemClock
+from app.config import parse
+from app.gateway.call import Call
+from app.gateway.serve import Gateway
+from app.identity.principal import Principal
+from app.ids import new_call_id
+from app.ledger.sqlite import SqliteLedger
+from app.limits.concurrency import InFlight
+from app.metering.tally import Tally
+from app.routing.catalog import Catalog
+from app.routing.health import Health
+from app.storage.sqlite import SqliteDatabase
+from plugins.chat import ChatRequest, ChoiceDelta, Delta, Message
+from plugins.contract import (
+    Adapter,
+    Chunk,
+    Event,
+    InferenceCall,
+    Offer,
+    Price,
+    Usage,
+    UsageReport,
+)
+
+Script = Callable[[InferenceCall], AsyncIterator[Event]]
+PRICE = Price(input=1_000_000_000, output=2_000_000_000)  # 1,000 and 2,000 nano-USD a token
+
+
+def words(*texts: str, finish: str | None = "stop") -> list[Chunk]:
+    """One chunk a text, and one that finishes."""
+    chunks = [Chunk([ChoiceDelta(index=0, delta=Delta(content=text))]) for text in texts]
+    if finish is not None:
+        chunks.append(Chunk([ChoiceDelta(index=0, delta=Delta(), finish_reason=finish)]))
+    return chunks
+
+
+def report(input_tokens: int = 10, output_tokens: int = 5, compute_ns: int = 0) -> UsageReport:
+    """The last event."""
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, compute_ns=compute_ns)
+    return UsageReport(usage)
+
+
+class Scripted:
+    """An adapter that plays what the test wrote; it remembers its orders and its closings."""
+
+    def __init__(self, provider: str, script: Script, **offer: object) -> None:
+        self.script = script
+        self.orders: list[InferenceCall] = []
+        self.closed_generators = 0
+        self._offer = Offer(
+            model="acme/tiny",
+            provider=provider,
+            upstream_id="m",
+            **{"price": PRICE, "context_length": 1000, **offer},  # type: ignore[arg-type]
+        )
+
+    def offers(self) -> list[Offer]:
+        return [self._offer]
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def infer(self, call: InferenceCall) -> AsyncIterator[Event]:
+        self.orders.append(call)
+        try:
+            async for event in self.script(call):
+                yield event
+        finally:
+            self.closed_generators += 1
+
+
+@dataclass
+class Bench:
+    """The gateway under test and its parts."""
+
+    gateway: Gateway
+    ledger: SqliteLedger
+    database: SqliteDatabase
+    tiers: Tiers
+    adapters: dict[str, Adapter]
+    calls: list[Call] = field(default_factory=list)
+
+    def call(self, *, tier: str = "free", stream: bool = False, **params: object) -> Call:
+        clock = SystemClock()
+        principal = Principal(
+            user_id="user_1", user_name="ann", key_id="key_1", payer_id="user_1", tier=tier
+        )
+        request = ChatRequest(
+            messages=[Message(role="user", content="hello there")],
+            stream=stream,
+            **{"model": "acme/tiny", "max_tokens": 20, **params},  # type: ignore[arg-type]
+        )
+        made = Call(
+            id=new_call_id(),
+            principal=principal,
+            request=request,
+            body_bytes=100,
+            admitted_at_ms=clock.now_ms(),
+            started_ns=clock.monotonic_ns(),
+        )
+        self.calls.append(made)
+        return made
+
+    async def usage_rows(self) -> list[tuple[object, ...]]:
+        """(outcome, provider, attempts, input, output, cost) of every call, oldest first."""
+        return await self.database.read(
+            "SELECT outcome, provider, attempts, input_tokens, output_tokens, cost_nano_usd"
+            " FROM usage ORDER BY call_id"
+        )
+
+    async def settled(self) -> None:
+        """Wait until no hold is open."""
+        async with asyncio.timeout(10):
+            while self.ledger.open_holds():  # noqa: ASYNC110 - a count has no event
+                await asyncio.sleep(0.005)
+
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture
+async def make_bench(tmp_path: Path) -> AsyncIterator[MakeBench]:
+    """``make_bench(adapter, …)`` → Bench; providers are named by their offers."""
+    clock = SystemClock()
+    database = SqliteDatabase(tmp_path / "turnpike.db", clock)
+    ledger = SqliteLedger(database, clock)
+    await database.open()
+
+    def make(*scripted: Scripted, credit_usd: str = "0.10", calls_max: int = 1000) -> Bench:
+        config = parse({"tiers": {"free": {"monthly_credit_usd": credit_usd}}}, source="test")
+        adapters: dict[str, Adapter] = {each.offers()[0].provider: each for each in scripted}
+        tiers = Tiers(config)
+        gateway = Gateway(
+            catalog=Catalog(adapters, 0),
+            adapters=adapters,
+            deadlines={},
+            ledger=ledger,
+            tiers=tiers,
+            health=Health(clock),
+            clock=clock,
+            in_flight=InFlight(calls_max),
+            tally=Tally(),
+        )
+        return Bench(gateway, ledger, database, tiers, adapters)
+
+    yield make
+    await database.close()

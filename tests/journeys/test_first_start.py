@@ -1,0 +1,209 @@
+"""Promise: with nothing configured, it serves a real model on this machine to an OpenAI client."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import APIStatusError, OpenAI
+
+from tests.appliance import cli
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+FREE_PORT_CONFIG = "[server]\nport = 0\n"
+
+
+@dataclass
+class FirstStart:
+    """A server that was started for the first time, and what it printed."""
+
+    printed: str
+    data_dir: Path
+    config: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"serves (http://127\.0\.0\.1:\d+)/v1", self.printed)
+        assert found, self.printed
+        return found[1]
+
+    @property
+    def key(self) -> str:
+        found = re.search(r"API key +(tp_\S+)", self.printed)
+        assert found, self.printed
+        return found[1]
+
+    def cli(self, *args: str) -> str:
+        return cli(self.data_dir, *args, config=self.config)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstStart]:
+    folder = tmp_path_factory.mktemp("first-start")
+    config = folder / "config.toml"
+    config.write_text(FREE_PORT_CONFIG)
+    output = folder / "stdout.txt"
+    with output.open("w") as stdout:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "app", "--config", str(config)),
+                *("--data-dir", str(folder / "data"), "serve"),
+            ],
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    give_up = time.monotonic() + 60
+    while "is warm" not in output.read_text():
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < give_up, output.read_text()
+        time.sleep(0.05)
+    yield FirstStart(output.read_text(), folder / "data", config, process)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_the_python_snippet_answers_in_english(started: FirstStart) -> None:
+    snippet = started.printed[started.printed.index("from openai import OpenAI") :]
+    snippet = snippet[: snippet.index("message.content)") + len("message.content)")]
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+
+
+def test_the_curl_snippet_answers(started: FirstStart) -> None:
+    snippet = started.printed[started.printed.index("curl http") :]
+    snippet = snippet[: snippet.index("}'") + 2]
+    done = subprocess.run(
+        ["bash", "-c", f"{snippet} -sS"], capture_output=True, text=True, timeout=120, check=False
+    )
+    answer = json.loads(done.stdout)
+    assert answer["object"] == "chat.completion"
+    assert answer["usage"]["total_tokens"] == (
+        answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
+    )
+
+
+def test_a_stream_ends_with_its_usage(started: FirstStart) -> None:
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=started.key)
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Say hello in one short sentence."}],
+        max_tokens=40,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert re.search("[Hh]ello", text)
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] in {"stop", "length"}
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert 0 < chunks[-1].usage.completion_tokens <= 40
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_the_call_stands_in_the_usage_with_its_cost(started: FirstStart) -> None:
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=started.key)
+    client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=5
+    )
+    rows = json.loads(started.cli("usage", "--by", "model", "--json"))
+    (row,) = [row for row in rows if row["group"] == MODEL]
+    assert row["calls"] >= 1
+    # $0.00001 a second of compute is 10,000 nano-USD, one ceil a call.
+    exact = row["compute_ns"] * 10_000 / 10**9
+    assert exact <= row["cost_nano_usd"] <= exact + row["calls"]
+    assert row["cost_nano_usd"] > 0
+
+
+def test_models_are_listed_and_described(started: FirstStart) -> None:
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=started.key)
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(APIStatusError) as caught:
+        client.models.retrieve("acme/none")
+    assert caught.value.status_code == 404
+
+
+def test_what_the_model_cannot_do_is_refused_by_name(started: FirstStart) -> None:
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=started.key)
+    with pytest.raises(APIStatusError) as caught:
+        client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Hi"}],
+            reasoning_effort="high",
+        )
+    assert caught.value.status_code == 400
+    assert caught.value.param == "reasoning_effort"
+    with pytest.raises(APIStatusError) as caught:
+        client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "word " * 20_000}]
+        )
+    assert caught.value.status_code == 400
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_health_and_metrics(started: FirstStart) -> None:
+    assert httpx.get(f"{started.url}/healthz", trust_env=False).json() == {"status": "ok"}
+    ready = httpx.get(f"{started.url}/readyz", trust_env=False).json()
+    assert ready["local_models"] == {MODEL: "warm"}
+    metrics = httpx.get(f"{started.url}/metrics", trust_env=False).text
+    assert "turnpike_calls_total" in metrics
+    assert "turnpike_holds_open 0.0" in metrics
+
+
+def test_users_and_keys_are_seen_by_the_running_server_at_once(started: FirstStart) -> None:
+    started.cli("users", "add", "ann", "--tier", "free")
+    key = started.cli("keys", "create", "--user", "ann").strip()
+    assert re.fullmatch(r"tp_\w+", key)
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=key, max_retries=0)
+    assert [model.id for model in client.models.list()] == [MODEL]
+    (row,) = [
+        k for k in json.loads(started.cli("keys", "list", "--json")) if k["user_name"] == "ann"
+    ]
+    started.cli("keys", "revoke", row["id"])
+    with pytest.raises(APIStatusError) as caught:
+        client.models.list()
+    assert caught.value.status_code == 401
+
+
+def test_a_killed_engine_is_replaced(started: FirstStart) -> None:
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=started.key, max_retries=0)
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Write a long story about a river."}],
+        max_tokens=400,
+        stream=True,
+    )
+    for at, _ in enumerate(stream):
+        if at == 5:
+            break
+    for child in children_of(started.process.pid):
+        os.kill(child, signal.SIGKILL)
+    with pytest.raises(Exception, match=r"(?i)engine|stopped"):
+        for _ in stream:
+            pass
+    again = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=5
+    )
+    assert again.usage is not None
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    return [
+        int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()
+    ]
