@@ -78,46 +78,17 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
         await database.open()
         stack.push_async_callback(database.close)
         for lost in await ledger.recover():
-            log.warning(
-                "call %s was lost when the last process died; nothing charged", lost.call_id
-            )
-
-        tiers = Tiers(config)
-        users = UserStore(database, clock, config.tiers.keys())
-        keys = KeyStore(database, clock)
-        keyring = KeyRing(database, keys, users, clock)
-        stack.push_async_callback(keyring.close)
+            log.warning("call %s was lost with the last process; nothing charged", lost.call_id)
 
         runtime = _local_runtime(config)
         adapters = _adapters(config, runtime, clock, serving=serving)
+        services = _services(config, database, ledger, adapters, clock)
+        stack.push_async_callback(services.keyring.close)
         if serving:
-            for adapter in adapters.values():
+            for provider_id, adapter in adapters.items():
                 stack.push_async_callback(adapter.close)
-                await adapter.start()
-
-        health = Health(clock)
-        services = Services(
-            config=config,
-            clock=clock,
-            users=users,
-            keys=keys,
-            keyring=keyring,
-            ledger=ledger,
-            usage=UsageLog(database),
-            health=health,
-            catalog=Catalog(adapters, int(time.time())),
-        )
-        gateway = Gateway(
-            catalog=services.catalog,
-            adapters=adapters,
-            deadlines=_deadlines(config),
-            ledger=ledger,
-            tiers=tiers,
-            health=health,
-            clock=clock,
-            in_flight=InFlight(CALLS_IN_FLIGHT_MAX),
-            tally=Tally(),
-        )
+                await _start(provider_id, adapter)
+        gateway = _gateway(config, services, adapters)
         stack.push_async_callback(gateway.drain, 0)
         admin_token = secrets.token_urlsafe(32)
 
@@ -133,7 +104,7 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             server=config.server,
             services=services,
             gateway=gateway,
-            authenticator=Authenticator(keyring, admin_token),
+            authenticator=Authenticator(services.keyring, admin_token),
             ready_checks=problems,
             local_models=lambda: {status.model: str(status.state) for status in runtime.status()},
         )
@@ -142,6 +113,49 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             schedule.start()
             stack.callback(schedule.stop)
         yield Appliance(asgi, admin_token, services, gateway, runtime)
+
+
+def _services(
+    config: Config,
+    database: SqliteDatabase,
+    ledger: SqliteLedger,
+    adapters: Mapping[str, Adapter],
+    clock: Clock,
+) -> Services:
+    users = UserStore(database, clock, config.tiers.keys())
+    keys = KeyStore(database, clock)
+    return Services(
+        config=config,
+        clock=clock,
+        users=users,
+        keys=keys,
+        keyring=KeyRing(database, keys, users, clock),
+        ledger=ledger,
+        usage=UsageLog(database),
+        health=Health(clock),
+        catalog=Catalog(adapters, clock.now_ms() // 1000),
+    )
+
+
+def _gateway(config: Config, services: Services, adapters: Mapping[str, Adapter]) -> Gateway:
+    return Gateway(
+        catalog=services.catalog,
+        adapters=adapters,
+        deadlines=_deadlines(config),
+        ledger=services.ledger,
+        tiers=Tiers(config),
+        health=services.health,
+        clock=services.clock,
+        in_flight=InFlight(CALLS_IN_FLIGHT_MAX),
+        tally=Tally(),
+    )
+
+
+async def _start(provider_id: str, adapter: Adapter) -> None:
+    try:
+        await adapter.start()
+    except OSError as error:
+        raise ConfigError(f"provider {provider_id!r} cannot be started: {error}") from error
 
 
 async def _acquire(lock: DataDirLock, *, patient: bool) -> None:
@@ -254,7 +268,7 @@ def _adapter(
 
 
 def _deadlines(config: Config) -> dict[str, Deadlines]:
-    return {
+    deadlines = {
         provider.id: Deadlines(
             first_event_s=provider.first_event_seconds_max,
             idle_s=provider.idle_seconds_max,
@@ -262,3 +276,6 @@ def _deadlines(config: Config) -> dict[str, Deadlines]:
         )
         for provider in config.providers
     }
+    # On one's own machine a call may wait for a model to load and for its turn.
+    deadlines["local"] = Deadlines(first_event_s=600.0, idle_s=120.0, total_s=1800.0)
+    return deadlines

@@ -14,7 +14,7 @@ Rules of ``infer``:
   (``stream=True``, and allowed for ``stream=False``) or one ``Completion`` (only for
   ``stream=False``); then exactly one ``UsageReport``, last. When the provider reports no usage the
   report counts what was delivered and says ``estimated=True``.
-- Setting ``call.stop`` asks for an early end: an adapter whose offer says ``abort_stops_billing``
+- Setting ``call.stop`` asks for an early end: an adapter whose offer has ``abort_stops_billing``
   then ends the work at its next step and still yields its ``UsageReport``, so that what was used
   is billed exactly. Other adapters may ignore it.
 - Closing the generator (``aclose``) stops the work upstream as soon as the provider allows it.
@@ -43,7 +43,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     ``input_tokens`` are those read afresh; tokens found in a cache are in ``cache_read_tokens``
     only. ``reasoning_tokens`` are not in ``output_tokens``. ``compute_ns`` is the hardware's busy
-    time that belongs to this call. ``cost_nano_usd`` is the provider's own bill, where it sends one.
+    time that belongs to this call. ``cost_nano_usd`` is the provider's own bill, if any.
     """
 
     input_tokens: int = 0
@@ -63,7 +63,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """A piece of a streamed answer."""
+    """A piece of a streamed answer: one or more deltas, in order."""
 
     choices: list[ChoiceDelta]
 

@@ -72,7 +72,8 @@ def work_order(
         stream=call.streamed,
         compute_ns_max=compute_ns_to_send(offer, call.hold.amount_nano_usd),
         stop=stop,
-        first_event_s=deadlines.first_event_s,
+        # A provider that does not stream says nothing, not even its headers, before it is done.
+        first_event_s=deadlines.first_event_s if call.streamed else deadlines.total_s,
         idle_s=deadlines.idle_s,
         deadline_s=deadlines.total_s,
     )

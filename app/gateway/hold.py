@@ -10,12 +10,17 @@ from app.ledger.entries import Hold, HoldRequest
 from app.ledger.store import InsufficientCredit, LedgerStore
 
 WAIT_FOR_RELEASE_S_MAX = 10.0
-# Longer than any call may take, so that only a hold without an owner expires.
-HOLD_EXPIRES_AFTER_MS = 30 * 60 * 1000
+# Beyond the longest that the call itself may take, so that only a hold without an owner expires.
+EXPIRES_AFTER_S_MIN = 30 * 60
 
 
 async def place(
-    ledger: LedgerStore, tiers: Tiers, clock: Clock, call: Call, bounds: Bounds
+    ledger: LedgerStore,
+    tiers: Tiers,
+    clock: Clock,
+    call: Call,
+    bounds: Bounds,
+    call_seconds_max: float,
 ) -> Hold:
     """Place the call's hold; durable when this returns.
 
@@ -34,7 +39,7 @@ async def place(
         period=period_of(call.admitted_at_ms),
         terms=tiers.terms_of(call.principal.tier),
         admitted_at_ms=call.admitted_at_ms,
-        expires_at_ms=call.admitted_at_ms + HOLD_EXPIRES_AFTER_MS,
+        expires_at_ms=call.admitted_at_ms + int(EXPIRES_AFTER_S_MIN + call_seconds_max) * 1000,
     )
     waited_from_ns = None
     while True:

@@ -30,7 +30,7 @@ from app.metering.tally import Tally
 from app.routing.catalog import Catalog
 from app.routing.health import Health
 from app.routing.plan import RoutePlan, plan
-from plugins.contract import Adapter, AdapterError
+from plugins.contract import Adapter, AdapterError, Offer
 
 log = logging.getLogger("turnpike.gateway")
 _DEFAULT_DEADLINES = Deadlines()
@@ -90,7 +90,10 @@ class Gateway:
         call = pump.call
         failure: CallError | None
         try:
-            call.hold = await place(self._ledger, self._tiers, self.clock, call, limits)
+            seconds_max = sum(self._deadlines_of(offer).total_s for offer in route.offers)
+            call.hold = await place(
+                self._ledger, self._tiers, self.clock, call, limits, seconds_max
+            )
             call.move(CallState.HELD)
             failed, failure = await self._try_offers(pump, route, limits)
             settlement, row = await settle(self._ledger, self.clock, call, failed=failed)
@@ -115,8 +118,9 @@ class Gateway:
             call.move(CallState.DISPATCHED)
             pump.begin_attempt()
             pump.stop = asyncio.Event() if offer.abort_stops_billing else None
-            deadlines = self._deadlines.get(offer.provider, _DEFAULT_DEADLINES)
-            order = work_order(call, offer, limits.input_tokens, deadlines, pump.stop)
+            order = work_order(
+                call, offer, limits.input_tokens, self._deadlines_of(offer), pump.stop
+            )
             try:
                 whole = await attempt(self._adapters[offer.provider], order, pump)
             except AdapterError as failure:
@@ -132,6 +136,9 @@ class Gateway:
                 self._health.succeeded((offer.provider, offer.model))
                 return not whole, None
         raise AssertionError("a plan has at least one offer")
+
+    def _deadlines_of(self, offer: Offer) -> Deadlines:
+        return self._deadlines.get(offer.provider, _DEFAULT_DEADLINES)
 
     def _note(self, call: Call, failure: AdapterError) -> None:
         """Remember a failed attempt: circuit, metrics, log."""

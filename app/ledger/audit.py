@@ -5,7 +5,6 @@ Reads only. It works on one snapshot, so it may run beside a server that is taki
 
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
@@ -157,8 +156,8 @@ def audit(transaction: Transaction) -> Audit:
 
 
 def audit_file(path: Path) -> Audit:
-    """Audit a database file that no server has open, or that this machine's server has."""
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    """Audit a database file on its own connection, which reads and never checkpoints."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     try:
         connection.execute("PRAGMA wal_autocheckpoint=0")

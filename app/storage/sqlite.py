@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import aiosqlite
 
@@ -47,12 +46,11 @@ class SqliteDatabase:
         except (OSError, sqlite3.Error) as error:
             raise DatabaseRefused(f"The database {self._path} cannot be opened: {error}") from error
         self._writer = Writer(connection, self._member)
-        for _ in range(READERS):
-            reader = await aiosqlite.connect(self._uri("ro"), uri=True, isolation_level=None)
-            self._readers.append(reader)
-            await reader.execute("PRAGMA wal_autocheckpoint=0")
-            await reader.execute("PRAGMA query_only=1")
-            self._idle_readers.put_nowait(reader)
+        try:
+            await self._open_readers()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Commit what is queued, checkpoint and close. Does nothing the second time."""
@@ -88,13 +86,21 @@ class SqliteDatabase:
         """Run a verb of the attached member in the next group; see ``GroupMember``."""
         return self._open_writer().submit(verb, *arguments)
 
+    async def _open_readers(self) -> None:
+        for _ in range(READERS):
+            reader = await aiosqlite.connect(self._uri("ro"), uri=True, isolation_level=None)
+            self._readers.append(reader)
+            await reader.execute("PRAGMA wal_autocheckpoint=0")
+            await reader.execute("PRAGMA query_only=1")
+            self._idle_readers.put_nowait(reader)
+
     def _open_writer(self) -> Writer:
         if self._writer is None:
             raise LedgerUnavailable("The database is not open.")
         return self._writer
 
     def _uri(self, mode: str) -> str:
-        return f"file:{quote(str(self._path.absolute()))}?mode={mode}"
+        return f"{self._path.absolute().as_uri()}?mode={mode}"
 
     def _connect(self) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:

@@ -1,5 +1,7 @@
 """A streamed answer put together is the answer, however it was cut."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ texts = st.text(max_size=30)
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
 @given(texts, texts, st.lists(st.integers(0, 100), max_size=6), st.integers(0, 3))

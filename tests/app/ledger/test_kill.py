@@ -18,7 +18,7 @@ import pytest
 from tests.app.ledger import crash_worker
 from tests.app.ledger.books import opened
 
-KILLS = int(os.environ.get("TURNPIKE_LEDGER_KILLS", "30"))
+KILLS = int(os.environ.get("TURNPIKE_LEDGER_KILLS", "60"))
 SEED = int(os.environ.get("TURNPIKE_SEED", "20261103"))
 
 Work = Callable[[str, Connection, int], None]

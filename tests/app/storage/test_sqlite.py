@@ -15,6 +15,7 @@ from app.storage import writer
 from app.storage.database import LedgerUnavailable, Row, Transaction
 from app.storage.migrate import DatabaseRefused
 from app.storage.sqlite import SqliteDatabase
+from tests.app.ledger.books import statement
 
 
 @pytest.fixture
@@ -111,6 +112,16 @@ async def test_cancelling_a_writer_does_not_stop_the_write(database: SqliteDatab
         await writing
     await database.write(lambda tx: None)
     assert await database.read("SELECT s FROM t") == [("kept",)]
+
+
+async def test_commits_reach_the_disk_and_only_the_writer_checkpoints(
+    database: SqliteDatabase,
+) -> None:
+    pragmas = ("journal_mode", "synchronous", "wal_autocheckpoint", "foreign_keys")
+    writing = [await database.write(statement(f"PRAGMA {name}")) for name in pragmas]
+    assert writing == [[("wal",)], [(2,)], [(0,)], [(1,)]]  # 2 is FULL
+    for _ in range(6):
+        assert await database.read("PRAGMA wal_autocheckpoint") == [(0,)]
 
 
 async def test_readers_cannot_write(database: SqliteDatabase) -> None:

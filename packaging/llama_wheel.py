@@ -1,0 +1,152 @@
+"""llama-cpp-python built from its hash-checked sdist, and kept for the next clone.
+
+pip's own wheel cache knows nothing of build flags, so it is switched off; the finished wheel is
+kept in the user's cache folder under a key of everything that its bytes depend on.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "llama-cpp-python"
+
+PORTABLE = ("cmake.define.GGML_NATIVE=OFF",)
+"""SSE4.2 to AVX2 on x86: runs on every machine of the last ten years, moved or copied."""
+
+NATIVE = ("cmake.define.GGML_NATIVE=ON",)
+# gcc 12 deletes the stores that fill the AMX tile configuration, because its intrinsic declares
+# only 8 of the 64 bytes as read (ggml-org/llama.cpp#26954); these passes do the deleting.
+_NATIVE_GCC = ("cmake.define.CMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse",)
+
+_NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
+
+
+def flags(variant: str, *, gcc: bool) -> tuple[str, ...]:
+    """The config settings of ``portable`` or ``native``."""
+    if variant == "portable":
+        return PORTABLE
+    return NATIVE + (_NATIVE_GCC if gcc else ())
+
+
+def ninja_progress(line: str) -> tuple[int, int] | None:
+    """``[140/193] …`` as (140, 193)."""
+    found = _NINJA.match(line)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the bytes of the wheel depend on."""
+
+    version: str
+    sdist_sha256: str
+    flags: tuple[str, ...]
+    compilers: tuple[str, str]
+    system: str
+    machine: str
+    libc: str
+    cpu: str  # only where the build is for this very processor
+
+    def key(self) -> str:
+        """The name of its folder in the cache."""
+        text = json.dumps(self.__dict__, sort_keys=True)
+        return f"{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+
+def recipe(lock: Path, variant: str, compilers: tuple[str, str], *, gcc: bool) -> Recipe:
+    """The recipe for this machine from the lock file's one requirement."""
+    text = lock.read_text(encoding="utf-8")
+    pin = re.search(rf"^{PACKAGE}==(\S+)", text, re.MULTILINE)
+    digests = re.findall(r"--hash=sha256:([0-9a-f]{64})", text)
+    if pin is None or len(digests) != 1:
+        raise ValueError(f"{lock} must pin {PACKAGE} with exactly one hash, its sdist's")
+    return Recipe(
+        version=pin[1],
+        sdist_sha256=digests[0],
+        flags=flags(variant, gcc=gcc),
+        compilers=compilers,
+        system=platform.system(),
+        machine=platform.machine(),
+        libc="-".join(platform.libc_ver()),
+        cpu="" if variant == "portable" else _cpu(),
+    )
+
+
+def _cpu() -> str:
+    """The processor and its features, so that a native wheel is never reused on another one."""
+    if sys.platform == "darwin":
+        answer = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return answer.stdout.strip()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def cache_folder() -> Path:
+    """Where this user's caches lie, by the platform's own rule."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        configured = os.environ.get("XDG_CACHE_HOME", "")
+        base = Path(configured) if configured.startswith("/") else Path.home() / ".cache"
+    return base / "turnpike"
+
+
+class WheelCache:
+    """Finished wheels by recipe: ``wheels/KEY/*.whl`` beside ``recipe.json`` with its SHA-256."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "wheels"
+
+    def find(self, wanted: Recipe) -> Path | None:
+        """The wheel, if it is there whole; a damaged one is removed."""
+        place = self._folder / wanted.key()
+        try:
+            note = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
+            wheel = place / Path(str(note["wheel"])).name
+            if note["sha256"] == _sha256(wheel):
+                return wheel
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+
+    def keep(self, built: Path, made_by: Recipe) -> Path:
+        """Move a finished wheel in, in one step, so that no reader sees half of it."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        place = self._folder / made_by.key()
+        with tempfile.TemporaryDirectory(dir=self._folder) as draft:
+            entry = Path(draft, "entry")
+            entry.mkdir()
+            shutil.move(built, entry / built.name)
+            note: dict[str, object] = {"wheel": built.name, "sha256": _sha256(entry / built.name)}
+            note |= {"recipe": made_by.__dict__}
+            (entry / "recipe.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
+            shutil.rmtree(place, ignore_errors=True)
+            entry.rename(place)
+        return place / built.name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
