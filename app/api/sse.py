@@ -18,6 +18,7 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would hold the frames back
 ]
 _HEARTBEAT = b": keep-alive\n\n"
+WATCH_AFTER_S = 0.25
 
 
 async def stream(
@@ -50,6 +51,26 @@ async def stream(
     finally:
         watcher.cancel()
         pump.leave()
+
+
+async def first_bytes(pump: Pump, receive: Receive) -> None:
+    """Wait until there is something to send, and notice a client that leaves before that.
+
+    Most calls are answered sooner than it pays to watch for. Raises the CallError of a call that
+    failed.
+    """
+    loop = asyncio.get_running_loop()
+    watchers: list[asyncio.Task[None]] = []
+    alarm = loop.call_later(
+        WATCH_AFTER_S,
+        lambda: watchers.append(loop.create_task(_leave_with_client(pump, receive))),
+    )
+    try:
+        await pump.ready()
+    finally:
+        alarm.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def _write(send: Send, data: bytes, *, more: bool) -> None:

@@ -46,7 +46,7 @@ def curl_snippet(base_url: str, key: str | None, model: str) -> str:
     """A shell command that asks the model something."""
     bearer = key or "$TURNPIKE_API_KEY"
     body = (
-        f'{{"model": "{model}", "temperature": 0, '
+        f'{{"model": "{model}", "max_tokens": {_TOKENS}, '
         f'"messages": [{{"role": "user", "content": "{_QUESTION}"}}]}}'
     )
     return (
@@ -67,13 +67,14 @@ def python_snippet(base_url: str, key: str | None, model: str) -> str:
         "answer = client.chat.completions.create(\n"
         f'    model="{model}",\n'
         f'    messages=[{{"role": "user", "content": "{_QUESTION}"}}],\n'
-        "    temperature=0,\n"
+        f"    max_tokens={_TOKENS},\n"
         ")\n"
         "print(answer.choices[0].message.content)"
     )
 
 
-_QUESTION = "What is the capital of France?"
+_QUESTION = "Why is the sky blue?"
+_TOKENS = 100
 
 
 def _new_key_command() -> str:

@@ -64,8 +64,8 @@ class Gateway:
         self._health = health
         self._running: set[asyncio.Task[None]] = set()
 
-    async def serve(self, call: Call) -> Pump:
-        """Carry a call as far as its first bytes; the pump has them. Raises CallError."""
+    def serve(self, call: Call) -> Pump:
+        """Admit and plan a call and start its task; the pump delivers. Raises CallError."""
         self.in_flight.enter()
         try:
             route = plan(
@@ -82,7 +82,6 @@ class Gateway:
             raise
         self._running.add(task)
         task.add_done_callback(self._ended)
-        await pump.ready()
         return pump
 
     async def _carry(self, pump: Pump, route: RoutePlan, limits: Bounds) -> None:

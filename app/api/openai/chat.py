@@ -8,7 +8,7 @@ from app.api.body import BodyLimits, decode, read_json
 from app.api.endpoint import call_id_of
 from app.api.envelope import error_body
 from app.api.openai.wire import DONE, ChunkFrames, completion_body
-from app.api.sse import stream
+from app.api.sse import first_bytes, stream
 from app.errors import CallError, InvalidRequest
 from app.gateway.call import Call
 from app.gateway.serve import Gateway
@@ -44,7 +44,8 @@ class Chat:
             admitted_at_ms=clock.now_ms(),
             started_ns=clock.monotonic_ns(),
         )
-        pump = await self._gateway.serve(call)
+        pump = self._gateway.serve(call)
+        await first_bytes(pump, receive)
         served_by = (b"x-inference-provider", call.offer.provider.encode())
         if not call.streamed:
             await send_answer(send, 200, completion_body(call, pump.choices), headers=[served_by])

@@ -14,7 +14,7 @@ from app.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from app.gateway.call import CallState
+from app.gateway.call import Call, CallState
 from app.gateway.pump import Pump
 from plugins.chat import AssistantMessage, Choice
 from plugins.contract import (
@@ -28,7 +28,7 @@ from plugins.contract import (
     Usage,
     UsageReport,
 )
-from tests.app.gateway.conftest import MakeBench, Scripted, report, words
+from tests.app.gateway.conftest import Bench, MakeBench, Scripted, report, words
 
 COST = 10 * 1000 + 5 * 2000
 
@@ -59,6 +59,13 @@ def failing(kind: FailureKind, *before: Event, usage: Usage | None = None) -> Sc
     return Scripted("bad", script)
 
 
+async def serve(bench: Bench, call: Call) -> Pump:
+    """As far as the first bytes."""
+    pump = bench.gateway.serve(call)
+    await pump.ready()
+    return pump
+
+
 async def text_of(pump: Pump) -> str:
     text = ""
     while (deltas := await pump.take(5)) is not None:
@@ -68,7 +75,7 @@ async def text_of(pump: Pump) -> str:
 
 async def test_a_plain_answer_is_settled_before_it_is_given(make_bench: MakeBench) -> None:
     bench = make_bench(Scripted("a", good))
-    pump = await bench.gateway.serve(bench.call())
+    pump = await serve(bench, bench.call())
     assert pump.choices[0].message.content == "Hello"
     assert pump.call.state is CallState.SETTLED
     assert bench.ledger.open_holds() == 0
@@ -77,14 +84,14 @@ async def test_a_plain_answer_is_settled_before_it_is_given(make_bench: MakeBenc
 
 async def test_a_plain_answer_is_put_together_from_chunks(make_bench: MakeBench) -> None:
     bench = make_bench(Scripted("a", chunks_only))
-    pump = await bench.gateway.serve(bench.call())
+    pump = await serve(bench, bench.call())
     assert pump.choices[0].message.content == "Hello"
     assert pump.choices[0].finish_reason == "stop"
 
 
 async def test_a_stream_is_settled_before_its_end(make_bench: MakeBench) -> None:
     bench = make_bench(Scripted("a", good))
-    pump = await bench.gateway.serve(bench.call(stream=True))
+    pump = await serve(bench, bench.call(stream=True))
     assert await text_of(pump) == "Hello"
     assert bench.ledger.open_holds() == 0
     assert await bench.usage_rows() == [("completed", "a", 1, 10, 5, COST)]
@@ -93,7 +100,7 @@ async def test_a_stream_is_settled_before_its_end(make_bench: MakeBench) -> None
 @pytest.mark.parametrize("stream", [False, True])
 async def test_failover_charges_the_one_that_delivered(make_bench: MakeBench, stream: bool) -> None:
     bench = make_bench(failing(FailureKind.CONNECT, Started()), Scripted("good", good))
-    pump = await bench.gateway.serve(bench.call(stream=stream))
+    pump = await serve(bench, bench.call(stream=stream))
     if stream:
         assert await text_of(pump) == "Hello"
     else:
@@ -105,7 +112,7 @@ async def test_a_plain_answer_fails_over_after_chunks_nobody_saw(make_bench: Mak
     bench = make_bench(
         failing(FailureKind.CRASHED, *words("lost", finish=None)), Scripted("g", good)
     )
-    pump = await bench.gateway.serve(bench.call())
+    pump = await serve(bench, bench.call())
     assert pump.choices[0].message.content == "Hello"
 
 
@@ -129,7 +136,7 @@ async def test_a_failure_before_the_first_byte_costs_nothing(
 ) -> None:
     bench = make_bench(failing(kind))
     with pytest.raises(error):
-        await bench.gateway.serve(bench.call(stream=True))
+        await serve(bench, bench.call(stream=True))
     assert bench.ledger.open_holds() == 0
     assert await bench.usage_rows() == [("failed", "bad", 1, 0, 0, 0)]
 
@@ -138,7 +145,7 @@ async def test_the_callers_mistake_is_not_tried_elsewhere(make_bench: MakeBench)
     second = Scripted("second", good)
     bench = make_bench(failing(FailureKind.BAD_REQUEST), second)
     with pytest.raises(InvalidRequest, match="it was bad_request"):
-        await bench.gateway.serve(bench.call())
+        await serve(bench, bench.call())
     assert second.orders == []
 
 
@@ -147,7 +154,7 @@ async def test_a_failure_after_the_first_byte_charges_what_was_delivered(
 ) -> None:
     second = Scripted("second", good)
     bench = make_bench(failing(FailureKind.CONNECT, *words("one", "two", finish=None)), second)
-    pump = await bench.gateway.serve(bench.call(stream=True))
+    pump = await serve(bench, bench.call(stream=True))
     with pytest.raises(UpstreamFailed):
         await text_of(pump)
     assert second.orders == []
@@ -159,7 +166,7 @@ async def test_a_failure_after_the_first_byte_charges_what_was_delivered(
 async def test_a_crash_that_knows_its_usage_charges_that(make_bench: MakeBench) -> None:
     known = Usage(input_tokens=3, output_tokens=1)
     bench = make_bench(failing(FailureKind.CRASHED, *words("one", finish=None), usage=known))
-    pump = await bench.gateway.serve(bench.call(stream=True))
+    pump = await serve(bench, bench.call(stream=True))
     with pytest.raises(UpstreamFailed):
         await text_of(pump)
     assert await bench.usage_rows() == [("failed_partial", "bad", 1, 3, 1, 5000)]
@@ -171,7 +178,7 @@ async def test_an_answer_without_its_usage_is_a_protocol_error(make_bench: MakeB
 
     bench = make_bench(Scripted("a", silent))
     with pytest.raises(UpstreamFailed):
-        await bench.gateway.serve(bench.call())
+        await serve(bench, bench.call())
 
 
 async def test_a_client_that_leaves_still_pays_what_the_provider_reports(
@@ -187,7 +194,7 @@ async def test_a_client_that_leaves_still_pays_what_the_provider_reports(
         yield report()
 
     bench = make_bench(Scripted("a", slow))
-    pump = await bench.gateway.serve(bench.call(stream=True))
+    pump = await serve(bench, bench.call(stream=True))
     pump.leave()
     going.set()
     await bench.settled()
@@ -203,7 +210,25 @@ async def test_own_hardware_stops_when_the_client_leaves(make_bench: MakeBench) 
 
     price = Price(compute_per_second=1000)
     bench = make_bench(Scripted("local", engine, price=price, abort_stops_billing=True))
-    pump = await bench.gateway.serve(bench.call(stream=True))
+    pump = await serve(bench, bench.call(stream=True))
+    pump.leave()
+    await bench.settled()
+    assert await bench.usage_rows() == [("client_left", "local", 1, 4, 1, 2000)]
+
+
+async def test_own_hardware_stops_for_a_plain_answer_that_nobody_waits_for(
+    make_bench: MakeBench,
+) -> None:
+    async def engine(order: InferenceCall) -> AsyncIterator[Event]:
+        assert order.stop is not None
+        yield words("one", finish=None)[0]
+        await order.stop.wait()
+        yield report(4, 1, compute_ns=2_000_000_000)
+
+    price = Price(compute_per_second=1000)
+    bench = make_bench(Scripted("local", engine, price=price, abort_stops_billing=True))
+    pump = bench.gateway.serve(bench.call())
+    await asyncio.sleep(0.05)
     pump.leave()
     await bench.settled()
     assert await bench.usage_rows() == [("client_left", "local", 1, 4, 1, 2000)]
@@ -218,7 +243,7 @@ async def test_cancelling_the_request_leaves_the_call_to_settle(make_bench: Make
             yield event
 
     bench = make_bench(Scripted("a", slow))
-    request = asyncio.create_task(bench.gateway.serve(bench.call()))
+    request = asyncio.create_task(serve(bench, bench.call()))
     await asyncio.sleep(0.05)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -232,7 +257,7 @@ async def test_out_of_credits_dispatches_nothing(make_bench: MakeBench) -> None:
     adapter = Scripted("a", good)
     bench = make_bench(adapter, credit_usd="0.00001")
     with pytest.raises(OutOfCredits) as caught:
-        await bench.gateway.serve(bench.call())
+        await serve(bench, bench.call())
     assert caught.value.retryable is False
     assert adapter.orders == []
     assert await bench.usage_rows() == []
@@ -241,7 +266,7 @@ async def test_out_of_credits_dispatches_nothing(make_bench: MakeBench) -> None:
 async def test_money_held_by_others_is_waited_for(make_bench: MakeBench) -> None:
     """64 calls at once on credit for 20: each one settles for less than it held, so all fit."""
     bench = make_bench(Scripted("a", good), credit_usd="0.008")
-    pumps = await asyncio.gather(*(bench.gateway.serve(bench.call()) for _ in range(64)))
+    pumps = await asyncio.gather(*(serve(bench, bench.call()) for _ in range(64)))
     assert [pump.call.state for pump in pumps] == [CallState.SETTLED] * 64
     rows = await bench.usage_rows()
     assert sum(int(str(row[5])) for row in rows) == 64 * COST
@@ -250,21 +275,21 @@ async def test_money_held_by_others_is_waited_for(make_bench: MakeBench) -> None
 async def test_the_limit_that_the_hold_pays_for_is_sent(make_bench: MakeBench) -> None:
     adapter = Scripted("a", good)
     bench = make_bench(adapter, credit_usd="0.0012")
-    await bench.gateway.serve(bench.call(max_tokens=None))
+    await serve(bench, bench.call(max_tokens=None))
     sent = adapter.orders[0].request
     held = 1_200_000 - 1000 * (100 + 256 + 16)
     assert sent.max_tokens == held // 2000
-    await bench.gateway.serve(bench.call(max_tokens=None, max_completion_tokens=7))
+    await serve(bench, bench.call(max_tokens=None, max_completion_tokens=7))
     assert adapter.orders[1].request.max_completion_tokens == 7
 
 
 async def test_overload_and_unknown_models_are_refused_before_money(make_bench: MakeBench) -> None:
     bench = make_bench(Scripted("a", good), calls_max=0)
     with pytest.raises(Unavailable):
-        await bench.gateway.serve(bench.call())
+        await serve(bench, bench.call())
     bench = make_bench(Scripted("b", good))
     with pytest.raises(NotFound):
-        await bench.gateway.serve(bench.call(model="acme/none"))
+        await serve(bench, bench.call(model="acme/none"))
     assert bench.gateway.in_flight.running == 0
 
 
@@ -274,21 +299,21 @@ async def test_the_drain_breaks_off_what_does_not_end(make_bench: MakeBench) -> 
         await asyncio.sleep(3600)
 
     bench = make_bench(Scripted("a", endless))
-    pump = await bench.gateway.serve(bench.call(stream=True))
+    pump = await serve(bench, bench.call(stream=True))
     assert await bench.gateway.drain(0.05) == 1
     with pytest.raises(Unavailable, match="shutting down"):
         await text_of(pump)
     assert bench.ledger.open_holds() == 0
     assert [row[0] for row in await bench.usage_rows()] == ["failed_partial"]
     with pytest.raises(Unavailable):
-        await bench.gateway.serve(bench.call())
+        await serve(bench, bench.call())
 
 
 async def test_generators_are_closed_in_every_case(make_bench: MakeBench) -> None:
     adapter = Scripted("a", good)
     bench = make_bench(adapter)
     for stream in (False, True):
-        pump = await bench.gateway.serve(bench.call(stream=stream))
+        pump = await serve(bench, bench.call(stream=stream))
         if stream:
             await text_of(pump)
     assert adapter.closed_generators == 2
@@ -302,5 +327,5 @@ async def test_a_provider_that_reports_more_than_was_held_never_breaks_the_stop(
         yield UsageReport(Usage(input_tokens=10, output_tokens=10**9))
 
     bench = make_bench(Scripted("a", greedy), credit_usd="0.01")
-    await bench.gateway.serve(bench.call())
+    await serve(bench, bench.call())
     assert [row[5] for row in await bench.usage_rows()] == [10_000_000]
