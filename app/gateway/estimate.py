@@ -9,6 +9,7 @@ law, so the bound is a generous guess and the engine is told to stop at what the
 import msgspec
 
 from app.billing.rating import affordable_compute_ns, affordable_output_tokens, ceiling
+from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from plugins.chat import ChatRequest
 from plugins.contract import Offer
 
@@ -61,6 +62,7 @@ def bounds(request: ChatRequest, body_bytes: int, offers: tuple[Offer, ...]) -> 
         amount = max(amount, ceiling(price, tokens_in, wanted, generous_ns))
         comfortable = max(comfortable, ceiling(price, tokens_in, fair, fair_ns))
         floor = max(floor, ceiling(price, tokens_in, least, COMPUTE_FLOOR_NS))
+    amount = min(amount, AMOUNT_NANO_USD_MAX)
     return Bounds(
         amount_nano_usd=amount,
         comfortable_nano_usd=min(comfortable, amount),

@@ -5,11 +5,14 @@ the rules as a table.
 from app.billing.rating import rate
 from app.clock import Clock
 from app.gateway.call import Call, CallState
+from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from app.ledger.entries import Outcome, Settlement, UsageRow
 from app.ledger.store import LedgerStore
 from plugins.chat import ChatRequest
 from plugins.contract import Usage
 
+TOKENS_MAX = 10**12
+COMPUTE_NS_MAX = 10**9 * 86_400 * 366
 _BYTES_PER_TOKEN = 4  # of English prose, for an estimate where nobody counted
 
 
@@ -29,14 +32,14 @@ async def settle(
         call.outcome = Outcome.CLIENT_LEFT
     else:
         call.outcome = Outcome.FAILED_PARTIAL if delivered else Outcome.FAILED
-    if failed and delivered and call.usage == _NOTHING:
+    if (failed and delivered and call.usage == _NOTHING) or not _sane(call.usage):
         call.usage = estimated_usage(call)
     row = usage_row(call, clock)
     if failed and not delivered:
         call.move(CallState.VOIDED)
         return await ledger.void_hold(call.id, row), row
     call.move(CallState.SETTLED)
-    cost_nano_usd = rate(call.usage, call.offer.price)
+    cost_nano_usd = min(rate(call.usage, call.offer.price), AMOUNT_NANO_USD_MAX)
     return await ledger.settle_hold(call.id, cost_nano_usd, row), row
 
 
@@ -46,6 +49,24 @@ def estimated_usage(call: Call) -> Usage:
         input_tokens=prompt_bytes(call.request) // _BYTES_PER_TOKEN + 1,
         output_tokens=call.delivered_pieces,
         estimated=True,
+    )
+
+
+def _sane(usage: Usage) -> bool:
+    """Whether a report can be true: a plugin's numbers must not stop the ledger."""
+    counts = (
+        usage.input_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+    )
+    own_figure = 0 if usage.cost_nano_usd is None else usage.cost_nano_usd
+    return (
+        min(counts) >= 0
+        and max(counts) <= TOKENS_MAX
+        and 0 <= usage.compute_ns <= COMPUTE_NS_MAX
+        and 0 <= own_figure <= AMOUNT_NANO_USD_MAX
     )
 
 

@@ -106,9 +106,12 @@ _QUESTIONS = {
         WHERE kind = 'forgiven' AND coalesce(state, '') <> 'gave_up'
     """,
     "call {0} was charged {1}, its usage row says {2}": """
-        SELECT call_id, s.cost_nano_usd, coalesce(sum(u.cost_nano_usd), -1) AS rows
-        FROM settlements s LEFT JOIN usage u USING (call_id)
-        GROUP BY call_id HAVING count(u.at_ms) <> 1 OR s.cost_nano_usd <> rows
+        WITH used AS MATERIALIZED (
+            SELECT call_id, count(*) AS rows, sum(cost_nano_usd) AS amount FROM usage GROUP BY 1
+        )
+        SELECT call_id, cost_nano_usd, coalesce(amount, -1)
+        FROM settlements LEFT JOIN used USING (call_id)
+        WHERE rows IS NOT 1 OR cost_nano_usd <> amount
         UNION ALL
         SELECT call_id, -1, u.cost_nano_usd FROM usage u LEFT JOIN settlements s USING (call_id)
         WHERE s.state IS NULL

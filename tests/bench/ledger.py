@@ -1,7 +1,7 @@
 """Holds and settlements per second with 64 concurrent tasks, beside raw inserts of the same rows.
 
 Prints one JSON line. Pin it to one core to see what the gateway will have: event loop and writer
-thread share that core there. ``python tests/bench/ledger.py [CALLS]``
+thread share that core there. ``python -m tests.bench.ledger [CALLS]``
 """
 
 import asyncio

@@ -29,7 +29,7 @@ PER_INPUT, PER_OUTPUT = 600, 9_000  # nano-USD a token
 
 
 async def spend_until_refused(
-    client: httpx.AsyncClient, url: str, key: str
+    client: httpx.AsyncClient, url: str, key: str, model: str = "acme/tiny"
 ) -> tuple[int, httpx.Response]:
     """One client in a loop; how many answers it got, and the refusal."""
     answers = 0
@@ -37,7 +37,7 @@ async def spend_until_refused(
         response = await client.post(
             url,
             json={
-                "model": "acme/tiny",
+                "model": model,
                 "messages": [{"role": "user", "content": "count to five"}],
                 "max_tokens": 20,
             },
@@ -79,3 +79,30 @@ async def test_sixty_four_clients_spend_the_credit_and_not_a_nano_more(tmp_path:
     ).fetchone()
     database.close()
     assert (posted, held, granted) == (booked, 0, CREDIT)
+
+
+COMPUTE_CONFIG = """
+[tiers.free]
+monthly_credit_usd = "0.01"
+
+[local]
+hardware = { name = "cpu", price_usd_per_second = "0.01" }
+[[local.models]]
+id = "acme/fake"
+source = "fake:tokens_per_second=400"
+"""
+
+
+async def test_compute_stops_at_the_credit_too(tmp_path: Path) -> None:
+    """A second of compute is all there is; the engine itself ends answers at what is held."""
+    with appliance(tmp_path / "data", COMPUTE_CONFIG) as running:
+        key = await asyncio.to_thread(running.user, "ann")
+        url = f"{running.base_url}/v1/chat/completions"
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+            ends = await asyncio.gather(
+                *(spend_until_refused(client, url, key, "acme/fake") for _ in range(8))
+            )
+        (row,) = await asyncio.to_thread(running.usage, "user")
+    assert all(refusal.status_code == 402 for _, refusal in ends)
+    assert row["calls"] == sum(answers for answers, _ in ends) > 0
+    assert CREDIT * 0.85 <= row["cost_nano_usd"] <= CREDIT

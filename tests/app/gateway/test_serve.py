@@ -329,3 +329,18 @@ async def test_a_provider_that_reports_more_than_was_held_never_breaks_the_stop(
     bench = make_bench(Scripted("a", greedy), credit_usd="0.01")
     await serve(bench, bench.call())
     assert [row[5] for row in await bench.usage_rows()] == [10_000_000]
+
+
+@pytest.mark.parametrize("tokens", [-1, 10**30])
+async def test_a_report_that_cannot_be_true_is_replaced_by_an_estimate(
+    make_bench: MakeBench, tokens: int
+) -> None:
+    async def mad(_order: InferenceCall) -> AsyncIterator[Event]:
+        for chunk in words("one", "two"):
+            yield chunk
+        yield UsageReport(Usage(input_tokens=tokens, output_tokens=1))
+
+    bench = make_bench(Scripted("a", mad))
+    pump = await serve(bench, bench.call(stream=True))
+    assert await text_of(pump) == "onetwo"
+    assert await bench.usage_rows() == [("completed", "a", 1, 3, 2, 3 * 1000 + 2 * 2000)]

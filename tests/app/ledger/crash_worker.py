@@ -1,13 +1,15 @@
-"""What dies in the crash tests: calls against one ledger file, acknowledged over a pipe.
+"""What dies in the crash tests: calls against one ledger file, acknowledged line by line.
 
-Run in a fork server's child, which starts in milliseconds and shares nothing with the test.
+Run as a module it is a nursery: for each line ``serve SEED`` or ``fill SEED`` on stdin it forks a
+worker, which so starts in milliseconds and shares nothing with the test, and tells its end. Lines
+on stdout: ``pid N``, ``ready``, ``ack CALL COST``, ``died STATUS``.
 """
 
 import asyncio
 import os
 import random
 import resource
-from multiprocessing.connection import Connection
+import sys
 from pathlib import Path
 
 from app.clock import SystemClock, period_of
@@ -22,31 +24,39 @@ TERMS = CreditTerms(tier="pro", monthly_credit_nano_usd=2 * 10**9, overage=True)
 TASKS = 16
 
 
-def serve_until_killed(path: str, pipe: Connection, seed: int) -> None:
-    """Call for ever; each settlement is written to the pipe after it was acknowledged."""
-    asyncio.run(_serve(path, pipe, seed, None))
+def main() -> None:
+    """The nursery."""
+    for line in sys.stdin:
+        work, seed = line.split()
+        worker = os.fork()
+        if worker == 0:
+            # Files that may not grow past a limit are a full disk that needs no root.
+            asyncio.run(_serve(sys.argv[1], int(seed), 1_500_000 if work == "fill" else None))
+            os._exit(6)
+        _tell(f"pid {worker}")
+        _, status = os.waitpid(worker, 0)
+        _tell(f"died {os.waitstatus_to_exitcode(status)}")
 
 
-def serve_until_the_disk_is_full(path: str, pipe: Connection, seed: int) -> None:
-    """The same, but files may not grow past a limit; ends by itself, with status 0 if rightly."""
-    asyncio.run(_serve(path, pipe, seed, 1_500_000))
+def _tell(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
 
 
-async def _serve(path: str, pipe: Connection, seed: int, file_bytes_max: int | None) -> None:
+async def _serve(path: str, seed: int, file_bytes_max: int | None) -> None:
     chance = random.Random(seed)
     clock = SystemClock()
     database = SqliteDatabase(Path(path), clock)
     ledger = SqliteLedger(database, clock)
     await database.open()
     await ledger.recover()
-    os.write(pipe.fileno(), b"ready\n")
+    _tell("ready")
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if file_bytes_max is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, hard))
 
     async def client() -> None:
         while True:
-            await _call(ledger, clock, chance, pipe)
+            await _call(ledger, clock, chance)
 
     try:
         await asyncio.gather(*(client() for _ in range(TASKS)))
@@ -56,7 +66,7 @@ async def _serve(path: str, pipe: Connection, seed: int, file_bytes_max: int | N
         for _ in range(10):
             await asyncio.sleep(0.01)
             try:
-                await _call(ledger, clock, chance, pipe)
+                await _call(ledger, clock, chance)
             except LedgerUnavailable:
                 continue
             os._exit(3)
@@ -65,9 +75,7 @@ async def _serve(path: str, pipe: Connection, seed: int, file_bytes_max: int | N
         os._exit(0 if stopped else 4)
 
 
-async def _call(
-    ledger: SqliteLedger, clock: SystemClock, chance: random.Random, pipe: Connection
-) -> None:
+async def _call(ledger: SqliteLedger, clock: SystemClock, chance: random.Random) -> None:
     call_id, now_ms = new_call_id(), clock.now_ms()
     payer = f"user_{chance.randint(0, 5)}"
     request = HoldRequest(
@@ -102,4 +110,8 @@ async def _call(
         raise
     except TurnpikeError:
         os._exit(5)
-    os.write(pipe.fileno(), f"{call_id} {ended.cost_nano_usd}\n".encode())
+    _tell(f"ack {call_id} {ended.cost_nano_usd}")
+
+
+if __name__ == "__main__":
+    main()

@@ -240,6 +240,16 @@ async def test_expired_holds_are_given_up_and_a_late_cost_is_forgiven(books: Boo
     assert (house["forgiven"], house["cogs"]) == (-700, 700)
 
 
+async def test_late_costs_in_one_group_are_forgiven_once(books: Books) -> None:
+    request = hold(1_000)
+    await books.ledger.place_hold(request)
+    await books.ledger.recover()
+    await asyncio.gather(
+        *(books.ledger.settle_hold(request.call_id, cost, used(request.call_id)) for cost in (5, 6))
+    )
+    assert (await books.audit()).house["forgiven"] == -5
+
+
 async def test_recover_ends_every_hold_at_no_charge(books: Books) -> None:
     requests = [hold(1_000 + n, payer=f"user_{n % 3}") for n in range(50)]
     await asyncio.gather(*(books.ledger.place_hold(request) for request in requests))
