@@ -3,7 +3,7 @@ leaving (WHATWG HTML, "Server-sent events").
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from litestar.types import Receive, Send
 
@@ -28,7 +28,7 @@ async def stream(
     *,
     headers: list[tuple[bytes, bytes]],
     heartbeat_s: float,
-    frame: Callable[[ChoiceDelta], bytes],
+    frames: Callable[[Sequence[ChoiceDelta]], bytes],
     last_frames: Callable[[], bytes],
     error_frame: Callable[[CallError], bytes],
 ) -> None:
@@ -47,7 +47,7 @@ async def stream(
                 return
             if pump.call.client_left:
                 return
-            await _write(send, b"".join(map(frame, deltas)) or _HEARTBEAT, more=True)
+            await _write(send, frames(deltas) if deltas else _HEARTBEAT, more=True)
     finally:
         watcher.cancel()
         pump.leave()

@@ -169,14 +169,14 @@ def _resolve(taker: "asyncio.Future[bool]") -> None:
 
 
 def _measure(deltas: Sequence[ChoiceDelta]) -> tuple[int, int]:
-    """Bytes of text (near enough for a bound), and how many deltas carry anything."""
+    """Characters of text (near enough for a bound), and how many deltas carry anything."""
     size = pieces = 0
     for item in deltas:
         delta = item.delta
-        before = size
-        for text in (delta.content, delta.reasoning_content, delta.reasoning):
-            if isinstance(text, str):
-                size += len(text)
-        if size > before or delta.tool_calls:
+        text = delta.content or delta.reasoning_content or delta.reasoning
+        if text:
+            size += len(text)
+            pieces += 1
+        elif delta.tool_calls:
             pieces += 1
     return size, pieces

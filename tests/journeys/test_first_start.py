@@ -229,6 +229,10 @@ def test_a_killed_engine_is_replaced(started: FirstStart) -> None:
         model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=5
     )
     assert again.usage is not None
+    metrics = httpx.get(f"{started.url}/metrics", trust_env=False).text
+    # What was delivered before the crash is settled, not lost.
+    assert f'turnpike_calls_total{{model="{MODEL}",outcome="failed_partial"' in metrics
+    assert "turnpike_holds_open 0.0" in metrics
 
 
 def children_of(pid: int) -> list[int]:

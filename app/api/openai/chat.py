@@ -64,7 +64,7 @@ class Chat:
             send,
             headers=[served_by],
             heartbeat_s=self._heartbeat_s,
-            frame=frames.frame,
+            frames=frames.frames,
             last_frames=lambda: frames.usage_frame() + DONE,
             error_frame=error_frame,
         )

@@ -89,10 +89,11 @@ class ChunkFrames:
         )
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if with_usage else b"]}\n\n"
+        self._between = self._tail + self._head
 
-    def frame(self, delta: ChoiceDelta) -> bytes:
-        """One chunk."""
-        return self._head + _encode(delta) + self._tail
+    def frames(self, deltas: Sequence[ChoiceDelta]) -> bytes:
+        """One chunk for each delta; there is at least one."""
+        return self._head + self._between.join(map(_encode, deltas)) + self._tail
 
     def usage_frame(self) -> bytes:
         """The extra last chunk, where the client asked for it: no choices, only the usage."""
