@@ -1,0 +1,16 @@
+"""The engines that ship, by name. Nothing native is imported before ``make_engine`` is called."""
+
+from local_runtime.engines.contract import Engine
+
+
+def make_engine(name: str) -> Engine:
+    """A fresh engine, nothing loaded. Raises ValueError for an unknown name."""
+    if name == "fake":
+        from local_runtime.engines.fake import FakeEngine
+
+        return FakeEngine()
+    if name == "llama":
+        from local_runtime.engines.llama.engine import LlamaEngine
+
+        return LlamaEngine()
+    raise ValueError(f"there is no engine {name!r}")

@@ -1,0 +1,249 @@
+"""The model's own chat template, rendered where it can do no harm.
+
+A template is a program that came with the weights. It runs in jinja's immutable sandbox, and on top
+of that with limits on its time, its output and the strings it builds. Semantics follow Hugging
+Face transformers, ``utils/chat_template_utils.py``, since that is what templates are written for.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from local_runtime.engines.contract import EngineLoadError, RequestRefused
+from plugins.chat import ChatRequest, Message
+
+RENDER_SECONDS_MAX = 2.0
+TEMPLATE_CHARACTERS_MAX = 256 * 1024
+# Room for a prompt far longer than any context, yet a bound: characters beside the messages' own.
+OUTPUT_CHARACTERS_MAX = 32 * 1024 * 1024
+NUMBER_MAX = 1_000_000
+
+_RESERVED = frozenset(
+    {"messages", "tools", "documents", "bos_token", "eos_token", "add_generation_prompt"}
+)
+
+
+class TemplateLimit(Exception):
+    """The template ran for too long, or made too much text."""
+
+
+class _Raised(Exception):
+    """The template itself refused the conversation, with ``raise_exception``."""
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """``{% generation %}``: marks what training counts as output; says nothing at inference."""
+
+    tags = {"generation"}  # noqa: RUF012  # declared so by jinja2
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with a clock that every loop looks at and operators that cannot explode."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=False,
+            extensions=[_GenerationTag, jinja2.ext.loopcontrols],
+        )
+        self.deadline_s = 0.0
+        self.filters["tojson"] = _tojson
+        self.globals.update(
+            raise_exception=_raise,
+            strftime_now=lambda form: datetime.now().astimezone().strftime(form),
+            _tick=self._tick,
+            _concat=self._concat,
+        )
+
+    def compile_limited(self, source: str) -> jinja2.Template:
+        """Compile, with a look at the clock in every loop and macro, and bounded ``~``."""
+        tree = self.parse(source)
+        bodies = [node.body for node in tree.find_all(jinja2.nodes.For)]
+        bodies += [node.body for node in tree.find_all(jinja2.nodes.Macro)]
+        for body in bodies:
+            body.insert(0, jinja2.nodes.ExprStmt(_call("_tick", [])))
+        _replace_concats(tree)
+        tree.set_lineno(1, override=False)
+        return self.from_string(tree)
+
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> Any:
+        self._tick()
+        if operator == "**" or (operator == "*" and _size(left) * _size(right) > NUMBER_MAX):
+            raise TemplateLimit("it multiplies too much")
+        if operator == "%" and isinstance(left, str):
+            raise TemplateLimit("it formats text with %")
+        return _bounded(super().call_binop(context, operator, left, right))
+
+    def _tick(self) -> str:
+        if time.monotonic() > self.deadline_s:
+            raise TemplateLimit(f"it ran for more than {RENDER_SECONDS_MAX} s")
+        return ""
+
+    def _concat(self, *parts: Any) -> Any:
+        self._tick()
+        return _bounded("".join(str(part) for part in parts))
+
+
+class ChatTemplate:
+    """One model's template. Rendering is for one thread at a time."""
+
+    def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
+        """Compile it. Raises EngineLoadError when it cannot be."""
+        if len(source) > TEMPLATE_CHARACTERS_MAX:
+            raise EngineLoadError("the model's chat template is too long")
+        self._environment = _Environment()
+        try:
+            self._template = self._environment.compile_limited(source)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise EngineLoadError(f"the model's chat template does not compile: {error}") from error
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+
+    def render(self, request: ChatRequest) -> str:
+        """The prompt. Raises RequestRefused for a conversation that it cannot express."""
+        extra = request.chat_template_kwargs
+        variables: dict[str, Any] = dict(extra) if isinstance(extra, dict) else {}
+        for name in variables:
+            if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
+                raise RequestRefused(
+                    f"chat_template_kwargs may not set {name!r}.", param="chat_template_kwargs"
+                )
+        variables |= self._tokens
+        variables["messages"] = [
+            plain_message(message, at) for at, message in enumerate(request.messages)
+        ]
+        self._environment.deadline_s = time.monotonic() + RENDER_SECONDS_MAX
+        parts: list[str] = []
+        size = 0
+        try:
+            for part in self._template.generate(variables, add_generation_prompt=True):
+                self._environment._tick()
+                size += len(part)
+                if size > OUTPUT_CHARACTERS_MAX:
+                    raise TemplateLimit("it made too much text")
+                parts.append(part)
+            prompt = "".join(parts)
+            prompt.encode()  # half a surrogate pair is no text
+        except _Raised as error:
+            raise RequestRefused(
+                f"The model's chat template refuses this conversation: {error}", param="messages"
+            ) from error
+        except (
+            jinja2.TemplateError, TemplateLimit, TypeError, ValueError, KeyError, IndexError,
+            AttributeError, ArithmeticError, RecursionError, MemoryError,
+        ) as error:  # fmt: skip
+            raise RequestRefused(
+                f"The model's chat template cannot render this conversation: {error}",
+                param="messages",
+            ) from error
+        return prompt
+
+
+def plain_message(message: Message, at: int) -> dict[str, Any]:
+    """A message as templates expect it: content is text. Raises RequestRefused for the rest."""
+    where = f"messages[{at}]"
+    for name in ("tool_calls", "tool_call_id", "function_call", "audio"):
+        if getattr(message, name):  # UNSET, null and [] say nothing, so nothing is lost
+            raise RequestRefused(
+                f"{where}.{name}: this model is served without tools and audio.", param="messages"
+            )
+    if message.role in {"tool", "function"}:
+        raise RequestRefused(
+            f"{where}.role: {message.role!r} messages need tools, which this model is served "
+            "without.",
+            param="messages",
+        )
+    role = "system" if message.role == "developer" else message.role
+    plain: dict[str, Any] = {"role": role, "content": _text(message, where)}
+    for name in ("name", "reasoning_content", "reasoning"):
+        value = getattr(message, name)
+        if isinstance(value, str):
+            plain[name] = value
+    return plain
+
+
+def _text(message: Message, where: str) -> str:
+    content = message.content
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = []
+        for n, part in enumerate(content):
+            text = part.get("refusal" if part.get("type") == "refusal" else "text")
+            if part.get("type") not in {"text", "refusal"} or not isinstance(text, str):
+                raise RequestRefused(
+                    f"{where}.content[{n}]: this model reads text only, not "
+                    f"{str(part.get('type'))[:32]!r} parts.",
+                    param="messages",
+                )
+            texts.append(text)
+        return "\n".join(texts)
+    if message.role == "assistant":
+        return message.refusal if isinstance(message.refusal, str) else ""
+    raise RequestRefused(f"{where}.content: missing; it must be text.", param="messages")
+
+
+def _call(name: str, arguments: Sequence[jinja2.nodes.Expr]) -> jinja2.nodes.Call:
+    function = jinja2.nodes.Name(name, "load")
+    return jinja2.nodes.Call(function, list(arguments), [], None, None)
+
+
+def _replace_concats(node: jinja2.nodes.Node) -> None:
+    """Turn every ``a ~ b`` into a call that bounds the result."""
+    for field, value in list(node.iter_fields()):
+        if isinstance(value, jinja2.nodes.Node):
+            _replace_concats(value)
+            setattr(node, field, _without_concat(value))
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, jinja2.nodes.Node):
+                    _replace_concats(item)
+            value[:] = [_without_concat(item) for item in value]
+
+
+def _without_concat(value: Any) -> Any:
+    return _call("_concat", value.nodes) if isinstance(value, jinja2.nodes.Concat) else value
+
+
+def _size(value: Any) -> float:
+    """How much a factor contributes to a product: a number itself, a text by its length."""
+    return abs(value) if isinstance(value, (int, float)) else len(value)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, (str, list, tuple)) and len(value) > OUTPUT_CHARACTERS_MAX:
+        raise TemplateLimit("it made too much text")
+    return value
+
+
+def _raise(message: str) -> NoReturn:
+    raise _Raised(str(message)[:500])
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As transformers does it: jinja's own filter escapes HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )

@@ -1,0 +1,55 @@
+"""Reading a chat request for the llama engine: which parameters it honours, and their limits."""
+
+from collections.abc import Sequence
+
+from local_runtime.engines.contract import RequestRefused
+from plugins.chat import ChatRequest
+
+# What this engine honours; the gateway refuses everything else by name. ``user``, ``metadata`` and
+# the like only label a call: honouring them takes nothing.
+SUPPORTED_PARAMS = frozenset(
+    {
+        "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "logprobs",
+        "max_completion_tokens", "max_tokens", "metadata", "min_p", "modalities", "n",
+        "presence_penalty", "prompt_cache_key", "repetition_penalty", "response_format",
+        "safety_identifier", "seed", "service_tier", "stop", "store", "stream", "stream_options",
+        "temperature", "tool_choice", "top_k", "top_logprobs", "top_p", "typical_p", "user",
+    }
+)  # fmt: skip
+
+# Values of parameters that are honoured in part: anything else is refused.
+_ONLY: dict[str, tuple[object, ...]] = {
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),
+}
+
+
+def check(request: ChatRequest, *, sequences_max: int) -> None:
+    """Raise RequestRefused for what this engine cannot do, naming the parameter."""
+    given = request.given_params()
+    for name in given:
+        if name not in SUPPORTED_PARAMS:
+            raise RequestRefused(f"{name} is not supported by this model.", param=name)
+        allowed = _ONLY.get(name)
+        if allowed is not None and getattr(request, name) not in allowed:
+            raise RequestRefused(
+                f"{name}: this model supports only {' or '.join(map(repr, allowed))}.", param=name
+            )
+    if answers(request) > sequences_max:
+        raise RequestRefused(
+            f"n: this model gives at most {sequences_max} answers at once.", param="n"
+        )
+
+
+def answers(request: ChatRequest) -> int:
+    """``n``, the number of choices."""
+    return request.n if isinstance(request.n, int) else 1
+
+
+def stops(request: ChatRequest) -> Sequence[str]:
+    """The stop strings, as a list in every case."""
+    if isinstance(request.stop, str):
+        return [request.stop]
+    return request.stop if isinstance(request.stop, list) else []
