@@ -59,7 +59,11 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _headers_late(self) -> None:
         self._header_alarm = None
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if not self._header_bytes:  # opened in advance and never used: no answer to confuse it with
+            self.transport.close()
+        else:
             self._refuse("The request's headers did not arrive within 15 seconds.")
 
     def _stop_alarm(self) -> None:

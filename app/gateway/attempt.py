@@ -4,7 +4,6 @@ import asyncio
 from contextlib import aclosing
 from typing import Any, cast
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from app.errors import (
@@ -60,10 +59,12 @@ def work_order(
     """What the adapter is asked to do. The output limit that the hold pays for is always sent."""
     request = call.request
     limit = output_tokens_to_send(request, offer, call.hold.amount_nano_usd, input_tokens)
-    if request.max_completion_tokens is not UNSET and request.max_completion_tokens is not None:
-        request = replace(request, max_completion_tokens=limit)
-    else:
+    if not isinstance(request.max_completion_tokens, int):
         request = replace(request, max_tokens=limit)
+    elif not isinstance(request.max_tokens, int):
+        request = replace(request, max_completion_tokens=limit)
+    else:  # whichever of the two the provider reads
+        request = replace(request, max_completion_tokens=limit, max_tokens=limit)
     return InferenceCall(
         call_id=call.id,
         attempt_id=f"{call.id}-{call.attempts}",

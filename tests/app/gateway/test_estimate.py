@@ -76,7 +76,10 @@ def test_compute_is_bounded_by_what_the_hold_pays_for() -> None:
 
 
 def test_attachments_weigh() -> None:
-    parts = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "u"}}]
+    parts: list[dict[str, object]] = [
+        {"type": "text", "text": "x"},
+        {"type": "image_url", "image_url": {"url": "u"}},
+    ]
     plain = request(5, None)
     message = Message(role="user", content=parts)
     with_image = ChatRequest(model="m", messages=[message], max_tokens=5)

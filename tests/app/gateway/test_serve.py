@@ -281,6 +281,9 @@ async def test_the_limit_that_the_hold_pays_for_is_sent(make_bench: MakeBench) -
     assert sent.max_tokens == held // 2000
     await serve(bench, bench.call(max_tokens=None, max_completion_tokens=7))
     assert adapter.orders[1].request.max_completion_tokens == 7
+    await serve(bench, bench.call(max_tokens=900, max_completion_tokens=7))
+    assert adapter.orders[2].request.max_completion_tokens == 7
+    assert adapter.orders[2].request.max_tokens == 7
 
 
 async def test_overload_and_unknown_models_are_refused_before_money(make_bench: MakeBench) -> None:
