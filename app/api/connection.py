@@ -15,6 +15,7 @@ from app.ids import new_call_id
 
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_SECONDS_MAX = 15.0
+LINGER_SECONDS = 1.0
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -23,6 +24,7 @@ class BoundedHttp(HttpToolsProtocol):
     _header_alarm: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _in_headers = True
+    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
         super().connection_made(transport)
@@ -33,6 +35,8 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._in_headers:
             self._header_bytes += len(data)
             if self._header_alarm is None:  # a later request on a kept connection began
@@ -79,5 +83,10 @@ class BoundedHttp(HttpToolsProtocol):
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\ninference-id: {call_id}\r\nconnection: close\r\n\r\n"
         )
+        self._refused = True
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        # Closed at once, with bytes still coming in, the client's system would throw the answer
+        # away; so only this side ends now.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
