@@ -80,7 +80,7 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
         for lost in await ledger.recover():
             log.warning("call %s was lost with the last process; nothing charged", lost.call_id)
 
-        runtime = _local_runtime(config)
+        runtime = _local_runtime(config, serving=serving)
         adapters = _adapters(config, runtime, clock, serving=serving)
         services = _services(config, database, ledger, adapters, clock)
         stack.push_async_callback(services.keyring.close)
@@ -174,7 +174,8 @@ async def _acquire(lock: DataDirLock, *, patient: bool) -> None:
             return
 
 
-def _local_runtime(config: Config) -> LocalRuntime:
+def _local_runtime(config: Config, *, serving: bool) -> LocalRuntime:
+    """The runtime; a command that serves nothing works with a model's file missing too."""
     specs = [
         LocalModelSpec(
             id=model.id,
@@ -194,7 +195,10 @@ def _local_runtime(config: Config) -> LocalRuntime:
             queue_length_max=config.local.queue_length_max,
         )
     except RuntimeConfigError as error:
-        raise ConfigError(str(error)) from error
+        if serving:
+            raise ConfigError(str(error)) from error
+        log.warning("local models are left out: %s", error)
+        return LocalRuntime([])
 
 
 def _worker_command() -> list[str]:

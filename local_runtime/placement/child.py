@@ -206,7 +206,9 @@ class ChildHost:
             self._loaded.set_exception(EngineLoadError(message.message))
 
     def _over(self, reason: str) -> None:
-        if not self._loaded.done():
+        if self._closing:
+            self._loaded.cancel()  # nobody waits for it any more
+        elif not self._loaded.done():
             self._loaded.set_exception(HostDied(reason))
         self._streams.end(reason)
         if not self._closing and not self._death.done():

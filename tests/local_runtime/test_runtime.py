@@ -9,8 +9,16 @@ import pytest
 
 from local_runtime.lifecycle.states import ModelState
 from local_runtime.runtime import LocalModelSpec, LocalRuntime, RuntimeConfigError
-from plugins.contract import AdapterError, FailureKind
-from tests.local_runtime.calls import MODEL, SMOLLM_SOURCE, answer, order, smollm_path, words
+from plugins.contract import AdapterError, FailureKind, UsageReport
+from tests.local_runtime.calls import (
+    MODEL,
+    SMOLLM_SOURCE,
+    answer,
+    first_chunk,
+    order,
+    smollm_path,
+    words,
+)
 from tests.local_runtime.conftest import Serve
 
 
@@ -75,13 +83,13 @@ async def test_load_and_unload(placement: str) -> None:
 
 async def test_unloading_waits_for_running_calls(serve: Serve) -> None:
     adapter = await serve("fake:tokens_per_second=100", placement="inline")
-    call = asyncio.create_task(answer(adapter, order(words(30))))
-    while not adapter.runtime.status()[0].busy_ns:
-        await asyncio.sleep(0.01)
+    events = adapter.infer(order(words(30)))
+    await first_chunk(events)
     unloading = asyncio.create_task(adapter.runtime.unload(MODEL))
     await asyncio.sleep(0)
     assert adapter.runtime.status()[0].state is ModelState.DRAINING
-    assert (await call).reason() == "stop"
+    rest = [event async for event in events]
+    assert isinstance(rest[-1], UsageReport)
     await unloading
     assert adapter.runtime.status()[0].state is ModelState.COLD
     # And it comes back when it is asked for.

@@ -137,7 +137,9 @@ class LlamaEngine:
             self._evict(work)
         for work in plan.admitted:
             self._seat(work)
-            events.append(Admitted(work.request_id, usage_of(work)))
+            if not work.announced:
+                work.announced = True
+                events.append(Admitted(work.request_id, usage_of(work)))
         pieces: list[tuple[Work, Sequence, str, list[TokenLogprob] | None, str | None]] = []
         for work in plan.exhausted:
             for sequence in work.live:

@@ -47,6 +47,7 @@ class Work:
     compute_ns: int = 0
     output_tokens: int = 0
     prompt_read: int = 0
+    announced: bool = False  # its ``Admitted`` went out; it does not again after an eviction
 
     @property
     def live(self) -> list[Sequence]:

@@ -61,5 +61,6 @@ def test_more_answers_than_places() -> None:
 
 @pytest.mark.parametrize("options", ["x=1", "repeat", "repeat=-1", "load_seconds=0", "repeat=x"])
 def test_options_that_make_no_sense(options: str) -> None:
-    with pytest.raises(ValueError, match=".+"):
+    with pytest.raises(ValueError) as caught:
         parse_options(options)
+    assert str(caught.value)

@@ -1,75 +1,29 @@
 """The llama engine with the real starter model, driven by hand: one process, one thread."""
 
-import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from local_runtime.engines.contract import (
     Admitted,
-    EngineEvent,
     EngineLoadError,
-    EngineRequest,
     EngineSpec,
-    Failed,
     Finished,
     Piece,
 )
 from local_runtime.engines.llama.engine import LlamaEngine
+from local_runtime.engines.llama.scheduler import Limits
+from local_runtime.engines.llama.slots import Work
 from plugins.contract import FailureKind
 from tests.local_runtime.calls import engine_request, reason_of, smollm_path, text_of
-
-SEQUENCES_MAX = 4
-CONTEXT_LENGTH = 512
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[LlamaEngine]:
-    engine = LlamaEngine()
-    engine.load(
-        EngineSpec(
-            engine="llama",
-            path=str(smollm_path()),
-            context_length=CONTEXT_LENGTH,
-            threads=1,
-            sequences_max=SEQUENCES_MAX,
-        ),
-        lambda _fraction: None,
-    )
-    yield engine
-    engine.unload()
-
-
-@pytest.fixture
-def engine(loaded: LlamaEngine) -> Iterator[LlamaEngine]:
-    """The loaded engine, idle before and after, with nothing left behind."""
-    yield loaded
-    assert not loaded.has_work
-    assert loaded._slots.free == SEQUENCES_MAX
-    assert not loaded._voices
-
-
-def run(engine: LlamaEngine, *requests: EngineRequest) -> dict[str, list[EngineEvent]]:
-    for request in requests:
-        engine.submit(request)
-    events: dict[str, list[EngineEvent]] = {request.request_id: [] for request in requests}
-    while engine.has_work:
-        for event in engine.step():
-            events[event.request_id].append(event)
-    return events
-
-
-def one(engine: LlamaEngine, text: str = "Say hello.", **params: Any) -> list[EngineEvent]:
-    request = engine_request(text, **params)
-    return run(engine, request)[request.request_id]
-
-
-def failure(events: list[EngineEvent]) -> Failed:
-    assert len(events) == 1
-    assert isinstance(events[0], Failed)
-    return events[0]
+from tests.local_runtime.engines.llama.driving import (
+    CONTEXT_LENGTH,
+    SEQUENCES_MAX,
+    failure,
+    one,
+    run,
+)
 
 
 def test_an_answer(engine: LlamaEngine) -> None:
@@ -168,25 +122,30 @@ def test_cancel_frees_the_slot_at_once(engine: LlamaEngine) -> None:
     assert last[0].usage.output_tokens > 0
 
 
-def test_evicted_work_goes_on_where_it_was(engine: LlamaEngine) -> None:
+def test_evicted_work_goes_on_where_it_was(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four answers that cannot all stay in the cache: each is as long as was asked for."""
-    from local_runtime.engines.llama.scheduler import Limits
+    evicted: list[Work] = []
+    evict = engine._evict
 
-    whole = engine._limits
-    engine._limits = Limits(cells=260, batch_tokens=whole.batch_tokens)
-    try:
-        requests = [
-            engine_request("Tell me a story.", max_tokens=60, ignore_eos=True, seed=seed)
-            for seed in range(4)
-        ]
-        answers = run(engine, *requests)
-    finally:
-        engine._limits = whole
+    def spy(work: Work) -> None:
+        evicted.append(work)
+        evict(work)
+
+    monkeypatch.setattr(engine, "_evict", spy)
+    monkeypatch.setattr(engine, "_limits", Limits(cells=215, batch_tokens=512))
+    requests = [
+        engine_request("Tell me a story.", max_tokens=45, ignore_eos=True, seed=seed)
+        for seed in range(4)
+    ]
+    answers = run(engine, *requests)
+    assert evicted
     for request in requests:
         events = answers[request.request_id]
-        assert events[-1].usage.output_tokens == 60
+        assert events[-1].usage.output_tokens == 45
         assert reason_of(events) == "length"
-        assert sum(isinstance(event, Admitted) for event in events) >= 1
+        assert sum(isinstance(event, Admitted) for event in events) == 1
 
 
 def test_a_prompt_that_does_not_fit_names_both_numbers(engine: LlamaEngine) -> None:
@@ -289,93 +248,6 @@ def test_refused_by_name(engine: LlamaEngine, params: dict[str, Any], param: str
     assert failed.kind is FailureKind.BAD_REQUEST
     assert failed.param == param
     assert param in failed.message or param == "messages"
-
-
-SCHEMAS: list[dict[str, Any]] = [
-    {
-        "type": "object",
-        "properties": {
-            "name": {"type": "string", "maxLength": 12},
-            "age": {"type": "integer", "minimum": 1, "maximum": 120},
-            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1, "maxItems": 3},
-            "nested": {
-                "type": "object",
-                "properties": {"ok": {"type": "boolean"}, "none": {"type": "null"}},
-                "required": ["ok", "none"],
-            },
-        },
-        "required": ["name", "age", "tags", "nested"],
-        "additionalProperties": False,
-    },
-    {"type": "array", "items": {"type": "number", "minimum": -2, "maximum": 2}, "maxItems": 4},
-    {"anyOf": [{"type": "integer", "minimum": 10, "maximum": 99}, {"type": "null"}]},
-    {
-        "$defs": {
-            "node": {
-                "type": "object",
-                "properties": {
-                    "v": {"type": "integer", "minimum": 0, "maximum": 9},
-                    "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/leaf"}]},
-                },
-                "required": ["v", "next"],
-            },
-            "leaf": {"const": {"é": ['"quoted"', "\n", True]}},
-        },
-        "$ref": "#/$defs/node",
-    },
-    {"type": "object", "properties": {"d": {"type": "string", "format": "date-time"}}},
-    {
-        "oneOf": [
-            {"type": "object", "properties": {"k": {"const": "x"}}, "required": ["k"]},
-            {"type": "object", "properties": {"k": {"const": "y"}}, "required": ["k"]},
-        ]
-    },
-]
-
-
-@pytest.mark.parametrize("number", range(len(SCHEMAS)))
-def test_schemas_are_kept(engine: LlamaEngine, number: int) -> None:
-    asked = {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMAS[number]}}
-    for seed in range(2):
-        events = one(
-            engine,
-            "Give me an example as JSON.",
-            response_format=asked,
-            max_tokens=200,
-            temperature=1.3,
-            seed=seed,
-        )
-        assert reason_of(events) == "stop"
-        value = json.loads(text_of(events))
-        if number == 0:
-            assert list(value) == ["name", "age", "tags", "nested"]
-            assert len(value["name"]) <= 12 and 1 <= value["age"] <= 120
-            assert set(value["tags"]) <= {"a", "b"} and 1 <= len(value["tags"]) <= 3
-            assert value["nested"]["ok"] in {True, False} and value["nested"]["none"] is None
-        elif number == 1:
-            assert len(value) <= 4 and all(-2 <= item <= 2 for item in value)
-        elif number == 2:
-            assert value is None or 10 <= value <= 99
-        elif number == 3:
-            assert value["next"] in (None, {"é": ['"quoted"', "\n", True]})
-        elif number == 5:
-            assert value["k"] in {"x", "y"}
-
-
-def test_json_object(engine: LlamaEngine) -> None:
-    asked = {"type": "json_object"}
-    events = one(engine, "An empty JSON object.", response_format=asked, max_tokens=150, seed=4)
-    text = text_of(events)
-    assert text.lstrip().startswith("{")
-    if reason_of(events) == "stop":
-        assert isinstance(json.loads(text), dict)
-
-
-def test_a_schema_that_llama_cpp_refuses_is_not_ignored(engine: LlamaEngine) -> None:
-    """A value that contains itself without end: there is no text of it."""
-    schema = {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"}
-    asked = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
-    assert failure(one(engine, response_format=asked)).param == "response_format"
 
 
 @pytest.mark.parametrize(
