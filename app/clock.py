@@ -1,7 +1,8 @@
 """Injected time: wall time for records, monotonic time for ages. Nothing else reads a clock."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -27,6 +28,14 @@ class SystemClock:
         return time.monotonic_ns()
 
 
+_DAY_MS = 86_400_000
+
+
 def period_of(at_ms: int) -> str:
     """The UTC month that a moment belongs to, as ``YYYY-MM``: the key of monthly grants."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m")
+    return _period_of_day(at_ms // _DAY_MS)
+
+
+@lru_cache(maxsize=64)
+def _period_of_day(days: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).strftime("%Y-%m")

@@ -4,7 +4,6 @@ msgspec checks types, ranges and unknown fields. What it leaves to us (reliabili
 duplicate keys of fields that decide what a call costs, NUL, and which bytes are JSON at all.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import Iterable
@@ -23,16 +22,8 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 
 
-class BodyLimits(msgspec.Struct, frozen=True):
-    """Bytes, seconds without a byte, seconds in all."""
-
-    bytes_max: int
-    idle_seconds_max: float
-    seconds_max: float
-
-
-async def read_json(scope: HTTPScope, receive: Receive, limits: BodyLimits) -> bytes:
-    """The whole body of a request that says it is JSON.
+async def read_json(scope: HTTPScope, receive: Receive, bytes_max: int) -> bytes:
+    """The whole body of a request that says it is JSON; ``app.api.connection`` bounds its time.
 
     Raises WrongContentType, BodyTooLarge (before reading past the limit), InvalidRequest.
     """
@@ -46,35 +37,24 @@ async def read_json(scope: HTTPScope, receive: Receive, limits: BodyLimits) -> b
             raise WrongContentType("Compressed request bodies are not accepted.")
     if content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise WrongContentType("Send the body as JSON, with Content-Type: application/json.")
-    if length.isdigit() and int(length) > limits.bytes_max:
-        raise _too_large(limits)
-    message: Any
+    if length.isdigit() and int(length) > bytes_max:
+        raise _too_large(bytes_max)
     chunks: list[bytes] = []
     size = 0
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + limits.seconds_max
-    try:
-        async with asyncio.timeout(limits.idle_seconds_max) as idle:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise InvalidRequest("The client left before the body was complete.")
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > limits.bytes_max:
-                    raise _too_large(limits)
-                if not message.get("more_body", False):
-                    break
-                idle.reschedule(min(loop.time() + limits.idle_seconds_max, give_up_at))
-    except TimeoutError as error:
-        raise InvalidRequest(
-            "The request's body did not arrive in time.", code="timeout"
-        ) from error
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    while True:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("The client left before the body was complete.")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _too_large(limits: BodyLimits) -> BodyTooLarge:
-    return BodyTooLarge(f"The request's body is larger than {limits.bytes_max} bytes.")
+def _too_large(bytes_max: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request's body is larger than {bytes_max} bytes.")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T], decisive: Iterable[bytes]) -> T:

@@ -6,10 +6,12 @@ answer to garbage has the error body that OpenAI's clients read.
 """
 
 import asyncio
+from enum import Enum
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.envelope import error_body
+from app.config import Server
 from app.errors import InvalidRequest
 from app.ids import new_call_id
 
@@ -18,17 +20,29 @@ HEADER_SECONDS_MAX = 15.0
 LINGER_SECONDS = 1.0
 
 
-class BoundedHttp(HttpToolsProtocol):
-    """One connection."""
+class Awaiting(Enum):
+    """What a connection's next bytes belong to."""
 
-    _header_alarm: asyncio.TimerHandle | None = None
+    REQUEST = "a request that has not begun"
+    HEADERS = "headers"
+    BODY = "a body"
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. A request that arrives in one piece, as most do, costs no timer."""
+
+    body_idle_seconds_max = 30.0
+    body_seconds_max = 120.0
+
+    _alarm: asyncio.TimerHandle | None = None
+    _awaiting = Awaiting.REQUEST
     _header_bytes = 0
-    _in_headers = True
+    _body_give_up_at = 0.0
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
         super().connection_made(transport)
-        self._header_alarm = self.loop.call_later(HEADER_SECONDS_MAX, self._headers_late)
+        self._alarm = self.loop.call_later(HEADER_SECONDS_MAX, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_alarm()
@@ -37,43 +51,73 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._in_headers:
+        before = self._awaiting
+        if before is not Awaiting.BODY:
             self._header_bytes += len(data)
-            if self._header_alarm is None:  # a later request on a kept connection began
-                self._header_alarm = self.loop.call_later(HEADER_SECONDS_MAX, self._headers_late)
             # A body may share the read with its headers, so only a second read can be too much.
             if self._header_bytes > HEADER_BYTES_MAX and self._header_bytes != len(data):
                 self._refuse("The request's headers are larger than 32 KiB.")
                 return
         super().data_received(data)
+        now = self._awaiting
+        if now is Awaiting.REQUEST:
+            self._header_bytes = 0
+            if self._alarm is not None:
+                self._stop_alarm()
+        elif now is Awaiting.HEADERS:
+            if before is not Awaiting.HEADERS or self._alarm is None:
+                self._set_alarm(HEADER_SECONDS_MAX)
+        else:
+            self._wait_for_body(begins=before is not Awaiting.BODY)
+
+    def on_message_begin(self) -> None:
+        self._awaiting = Awaiting.HEADERS
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._stop_alarm()
-        self._in_headers = False
+        self._awaiting = Awaiting.BODY
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_headers = True
-        self._header_bytes = 0
+        self._awaiting = Awaiting.REQUEST
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be parsed, and close."""
         self._refuse(f"{msg} Send HTTP/1.1 with one Host and one Content-Length.")
 
-    def _headers_late(self) -> None:
-        self._header_alarm = None
-        if self.transport.is_closing():
-            return
-        if not self._header_bytes:  # opened in advance and never used: no answer to confuse it with
-            self.transport.close()
-        else:
-            self._refuse("The request's headers did not arrive within 15 seconds.")
+    def _wait_for_body(self, *, begins: bool) -> None:
+        now = self.loop.time()
+        if begins:
+            self._body_give_up_at = now + self.body_seconds_max
+        self._set_alarm(min(self.body_idle_seconds_max, self._body_give_up_at - now))
+
+    def _set_alarm(self, seconds: float) -> None:
+        self._stop_alarm()
+        self._alarm = self.loop.call_later(seconds, self._late)
 
     def _stop_alarm(self) -> None:
-        if self._header_alarm is not None:
-            self._header_alarm.cancel()
-            self._header_alarm = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _late(self) -> None:
+        """The client took too long."""
+        self._alarm = None
+        if self.transport.is_closing():
+            return
+        answered = self._awaiting is Awaiting.BODY and self.cycle.response_started
+        if answered or not self._header_bytes:
+            # Already answered, or opened in advance and never used: nothing to say.
+            self.transport.close()
+            return
+        if self._awaiting is Awaiting.BODY:
+            # The application hears that the client is gone; what it would answer is not sent.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._refuse(
+            f"The request's {self._awaiting.value.removeprefix('a ')} did not arrive in time."
+        )
 
     def _refuse(self, message: str) -> None:
         self._stop_alarm()
@@ -90,3 +134,13 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def bounded_http(server: Server) -> type[BoundedHttp]:
+    """The protocol with the configured limits on bodies."""
+
+    class Configured(BoundedHttp):
+        body_idle_seconds_max = server.body_idle_seconds_max
+        body_seconds_max = server.body_seconds_max
+
+    return Configured

@@ -12,7 +12,7 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from app.api.auth import ANONYMOUS, Authenticator, Permission
-from app.api.guard import send_error
+from app.api.guard import answer_started, send_error
 from app.errors import CallError, Internal, MethodNotAllowed
 from app.identity.principal import Principal
 
@@ -40,20 +40,13 @@ def endpoint(
     )
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def noting_send(message: object) -> None:
-            nonlocal started
-            started = True
-            await send(message)  # type: ignore[arg-type]  # passed on as it came
-
         http: HTTPScope = scope  # type: ignore[assignment]  # no websocket routes exist
         try:
             if http["method"] not in methods:
                 allowed = ", ".join(sorted(methods))
                 raise MethodNotAllowed(f"{http['method']} is not allowed here; use {allowed}.")
             principal = ANONYMOUS if who is None else await who(http)
-            await handler(http, receive, noting_send, principal)
+            await handler(http, receive, send, principal)
         except CallError as error:
             failure = error
         except Exception:
@@ -61,7 +54,7 @@ def endpoint(
             failure = Internal("Something went wrong here. The log has it under this request's id.")
         else:
             return
-        if not started:
+        if not answer_started(http):
             await send_error(send, failure, call_id_of(http))
 
     return asgi(path, is_mount=mount, copy_scope=False, opt={"permission": permission})(handle)

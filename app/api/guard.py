@@ -17,6 +17,7 @@ from app.errors import CallError, Internal, InvalidRequest
 from app.ids import new_call_id
 
 log = logging.getLogger("turnpike.api")
+_STARTED = "answer_started"
 
 
 class Guard:
@@ -30,14 +31,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         call_id = new_call_id()
-        scope.setdefault("state", {})["call_id"] = call_id
+        state = scope.setdefault("state", {})
+        state["call_id"] = call_id
         id_header = (b"inference-id", call_id.encode())
-        started = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
+                state[_STARTED] = True
                 message["headers"] = [*message["headers"], id_header]
             await send(message)
 
@@ -45,18 +45,19 @@ class Guard:
             _check_headers(scope["headers"])
             await self._app(scope, receive, send_with_id)
         except CallError as error:
-            if started:
-                raise
-            await send_error(send_with_id, error, call_id)
+            failure = error
         except Exception:
             log.exception("request %s: a fault of the application", call_id)
-            if started:
-                raise
-            await send_error(
-                send_with_id,
-                Internal("Something went wrong here. The log has it under this request's id."),
-                call_id,
-            )
+            failure = Internal("Something went wrong here. The log has it under this request's id.")
+        else:
+            return
+        if not answer_started(scope):
+            await send_error(send_with_id, failure, call_id)
+
+
+def answer_started(scope: Scope) -> bool:
+    """Whether anything was sent: then an error can no longer be."""
+    return _STARTED in scope["state"]
 
 
 def _check_headers(headers: Any) -> None:

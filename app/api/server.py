@@ -16,7 +16,6 @@ from litestar.types import ASGIApp
 
 from app.api.admin.routes import admin_router
 from app.api.auth import Authenticator, Permission
-from app.api.body import BodyLimits
 from app.api.endpoint import endpoint
 from app.api.envelope import error_body, error_headers, from_status
 from app.api.guard import Guard
@@ -44,12 +43,7 @@ def build(
     local_models: Callable[[], dict[str, str]],
 ) -> ASGIApp:
     """The whole application."""
-    limits = BodyLimits(
-        bytes_max=server.body_bytes_max,
-        idle_seconds_max=server.body_idle_seconds_max,
-        seconds_max=server.body_seconds_max,
-    )
-    chat = Chat(gateway, limits, server.heartbeat_seconds)
+    chat = Chat(gateway, server.body_bytes_max, server.heartbeat_seconds)
     models = Models(services.catalog, services.health)
     ready = Ready(ready_checks, local_models)
     metrics = Metrics(gateway.tally, gateway.in_flight, services.ledger)

@@ -15,7 +15,7 @@ from app.errors import (
     UpstreamTimeout,
 )
 from app.gateway.call import Call
-from app.gateway.estimate import compute_ns_to_send, output_tokens_to_send
+from app.gateway.estimate import Bounds, compute_ns_to_send, output_tokens_to_send
 from app.gateway.pump import Pump
 from plugins.contract import (
     Adapter,
@@ -54,11 +54,12 @@ class Deadlines:
 
 
 def work_order(
-    call: Call, offer: Offer, input_tokens: int, deadlines: Deadlines, stop: asyncio.Event | None
+    call: Call, offer: Offer, bounds: Bounds, deadlines: Deadlines, stop: asyncio.Event | None
 ) -> InferenceCall:
     """What the adapter is asked to do. The output limit that the hold pays for is always sent."""
     request = call.request
-    limit = output_tokens_to_send(request, offer, call.hold.amount_nano_usd, input_tokens)
+    held = call.hold.amount_nano_usd
+    limit = output_tokens_to_send(request, offer, held, bounds.input_tokens)
     if not isinstance(request.max_completion_tokens, int):
         request = replace(request, max_tokens=limit)
     elif not isinstance(request.max_tokens, int):
@@ -71,7 +72,7 @@ def work_order(
         upstream_id=offer.upstream_id,
         request=request,
         stream=call.streamed,
-        compute_ns_max=compute_ns_to_send(offer, call.hold.amount_nano_usd),
+        compute_ns_max=compute_ns_to_send(offer, held),
         stop=stop,
         # A provider that does not stream says nothing, not even its headers, before it is done.
         first_event_s=deadlines.first_event_s if call.streamed else deadlines.total_s,

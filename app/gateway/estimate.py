@@ -52,6 +52,14 @@ def bounds(request: ChatRequest, body_bytes: int, offers: tuple[Offer, ...]) -> 
         tokens_in = min(prompt, offer.context_length or prompt)
         wanted = output_tokens_max(request, offer)
         asked = request.output_tokens_limit() is not None
+        if asked and not price.compute_per_second:  # all or nothing
+            whole = ceiling(price, tokens_in, wanted, 0)
+            amount, comfortable, floor = (
+                max(amount, whole),
+                max(comfortable, whole),
+                max(floor, whole),
+            )
+            continue
         fair, least = (
             (wanted, wanted)
             if asked

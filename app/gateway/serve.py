@@ -70,7 +70,7 @@ class Gateway:
         try:
             route = plan(
                 call.request.model,
-                call.request.given_params(),
+                call.request.given_params,
                 self._catalog.snapshot,
                 self._health.live,
             )
@@ -117,9 +117,7 @@ class Gateway:
             call.move(CallState.DISPATCHED)
             pump.begin_attempt()
             pump.stop = asyncio.Event() if offer.abort_stops_billing else None
-            order = work_order(
-                call, offer, limits.input_tokens, self._deadlines_of(offer), pump.stop
-            )
+            order = work_order(call, offer, limits, self._deadlines_of(offer), pump.stop)
             try:
                 whole = await attempt(self._adapters[offer.provider], order, pump)
             except AdapterError as failure:

@@ -21,13 +21,13 @@ class RoutePlan(msgspec.Struct, frozen=True):
 
 def plan(
     name: str,
-    params: Sequence[str],
+    given_params: Callable[[], Sequence[str]],
     snapshot: Snapshot,
     live: Callable[[OfferKey], bool],
 ) -> RoutePlan:
     """Find who serves ``org/name`` or ``org/name:provider`` and can honour every given parameter.
 
-    ``params`` are the names of the parameters that carry a value. Raises NotFound, or
+    ``given_params`` gives the names of the parameters that carry a value. Raises NotFound, or
     UnsupportedParameter naming the first parameter that no offer of the model honours.
     """
     model, _, provider = name.partition(":")
@@ -47,9 +47,12 @@ def plan(
                 param="model",
                 code="model_not_found",
             )
-    able = tuple(offer for offer in offers if _honours(offer, params))
-    if not able:
-        _refuse(model, offers, params)
+    able = offers
+    if any(offer.supported_params is not None for offer in offers):
+        params = given_params()
+        able = tuple(offer for offer in offers if _honours(offer, params))
+        if not able:
+            raise _refusal(model, offers, params)
     if len(able) > 1:
         able = tuple(sorted(able, key=lambda offer: not live((offer.provider, offer.model))))
     return RoutePlan(model, able[:ATTEMPTS_MAX])
@@ -60,12 +63,12 @@ def _honours(offer: Offer, params: Sequence[str]) -> bool:
     return supported is None or all(param in supported for param in params)
 
 
-def _refuse(model: str, offers: Sequence[Offer], params: Sequence[str]) -> None:
+def _refusal(model: str, offers: Sequence[Offer], params: Sequence[str]) -> UnsupportedParameter:
     """Name a parameter that nobody honours, or else the first that some offer lacks."""
     lacking = [p for p in params if not any(_honours(offer, [p]) for offer in offers)]
     named = lacking or [p for p in params if not all(_honours(offer, [p]) for offer in offers)]
     providers = ", ".join(offer.provider for offer in offers)
-    raise UnsupportedParameter(
+    return UnsupportedParameter(
         f"{', '.join(map(repr, named))} is not supported for the model {model!r} by {providers}. "
         "Leave it out, or choose another model.",
         param=named[0],

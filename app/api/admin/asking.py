@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 
-from app.api.body import BodyLimits, decode, read_json
+from app.api.body import decode, read_json
 from app.api.services import Services
 from app.errors import InvalidRequest
 
@@ -21,9 +21,7 @@ def services_of(request: Request[Any, Any, Any]) -> Services:
 
 async def body_of(request: Request[Any, Any, Any], kind: type[T]) -> T:
     """The JSON body as a ``kind``; no key may be there twice."""
-    server = services_of(request).config.server
-    limits = BodyLimits(BODY_BYTES_MAX, server.body_idle_seconds_max, server.body_seconds_max)
-    body = await read_json(request.scope, request.receive, limits)
+    body = await read_json(request.scope, request.receive, BODY_BYTES_MAX)
     return decode(body, msgspec.json.Decoder(kind), [f'"{name}"'.encode() for name in _names(kind)])
 
 

@@ -4,7 +4,7 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from app.api.answer import send_answer
-from app.api.body import BodyLimits, decode, read_json
+from app.api.body import decode, read_json
 from app.api.endpoint import call_id_of
 from app.api.envelope import error_body
 from app.api.openai.wire import DONE, ChunkFrames, completion_body
@@ -23,9 +23,9 @@ _DECISIVE = (b'"model"', b'"max_tokens"', b'"max_completion_tokens"', b'"n"', b'
 class Chat:
     """The route's handler."""
 
-    def __init__(self, gateway: Gateway, limits: BodyLimits, heartbeat_s: float) -> None:
+    def __init__(self, gateway: Gateway, body_bytes_max: int, heartbeat_s: float) -> None:
         self._gateway = gateway
-        self._limits = limits
+        self._body_bytes_max = body_bytes_max
         self._heartbeat_s = heartbeat_s
         self._decoder = msgspec.json.Decoder(ChatRequest)
 
@@ -33,7 +33,7 @@ class Chat:
         self, scope: HTTPScope, receive: Receive, send: Send, principal: Principal
     ) -> None:
         clock = self._gateway.clock
-        body = await read_json(scope, receive, self._limits)
+        body = await read_json(scope, receive, self._body_bytes_max)
         request = decode(body, self._decoder, _DECISIVE)
         _check(request)
         call = Call(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -11,18 +12,28 @@ from litestar.types import Receive, Scope, Send
 
 from app.api import connection
 from app.api.answer import send_answer
-from app.api.connection import BoundedHttp
+from app.api.connection import bounded_http
+from app.config import Server
 
 
-async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers at once on /early, otherwise after the body."""
+    more = scope["path"] != "/early"
+    while more:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        more = message["more_body"]
     await send_answer(send, 200, b"{}")
 
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(connection, "HEADER_SECONDS_MAX", 0.3)
+    limits = Server(body_idle_seconds_max=0.3, body_seconds_max=0.8)
+    protocol = bounded_http(limits)
     config = uvicorn.Config(
-        application, host="127.0.0.1", port=0, http=BoundedHttp, lifespan="off", log_config=None
+        application, host="127.0.0.1", port=0, http=protocol, lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
@@ -34,22 +45,25 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
 
 
 async def answer_to(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
-    """What comes back until the server closes, or for a second."""
+    """What comes back, read while the pieces are sent, until the server closes or 1.5 s after."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    received = bytearray()
+
+    async def read() -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                received.extend(data)
+
+    reading = asyncio.create_task(read())
     with contextlib.suppress(ConnectionError):  # it may close before all is said
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause_s)
-    received = b""
-    try:
-        async with asyncio.timeout(1.5):
-            while data := await reader.read(65536):
-                received += data
-    except (TimeoutError, ConnectionError):
-        pass
+    await asyncio.wait({reading}, timeout=1.5)
+    reading.cancel()
     writer.close()
-    return received
+    return bytes(received)
 
 
 async def test_slow_headers_are_cut_off(port: int) -> None:
@@ -80,3 +94,25 @@ async def test_a_body_larger_than_the_headers_may_be_is_no_header(port: int) -> 
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
     received = await answer_to(port, head + b"x" * 50_000, b"x" * 50_000, pause_s=0.02)
     assert received.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 0.1], ids=["silent", "dripping"])
+async def test_a_body_that_does_not_come_is_cut_off(port: int, pause_s: float) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    received = await answer_to(port, head, *[b"x"] * 12, pause_s=pause_s)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"body did not arrive in time" in received
+
+
+async def test_a_body_may_take_its_time_within_the_limits(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    received = await answer_to(port, head, *[b"x"] * 5, pause_s=0.1)
+    assert received.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_an_early_answer_is_not_followed_by_another(port: int) -> None:
+    head = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    received = await answer_to(port, head, b"x", pause_s=0.5)
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert received.count(b"HTTP/1.1 ") == 1

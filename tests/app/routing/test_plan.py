@@ -28,7 +28,7 @@ def snapshot(*offers: Offer) -> Snapshot:
 def providers(
     name: str, found: Snapshot, params: tuple[str, ...] = (), dead: str = ""
 ) -> list[str]:
-    route = plan(name, params, found, lambda key: key[0] != dead)
+    route = plan(name, lambda: params, found, lambda key: key[0] != dead)
     return [each.provider for each in route.offers]
 
 
