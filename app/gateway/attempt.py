@@ -89,6 +89,7 @@ async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
     """
     call = pump.call
     pieces_when_left: int | None = None
+    pieces_max = _pieces_max(order)
     events = cast(Any, adapter.infer(order))  # an async generator: the contract's rules say so
     loop = asyncio.get_running_loop()
     try:
@@ -98,6 +99,10 @@ async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
                     if call.first_token_ns is None:
                         call.first_token_ns = pump.now_ns()
                     await pump.put(event.choices)
+                    if call.delivered_pieces > pieces_max:
+                        raise AdapterError(
+                            FailureKind.PROTOCOL, "the provider went on far past the token limit"
+                        )
                 elif isinstance(event, Completion):
                     pump.put_completion(event.choices)
                 elif isinstance(event, UsageReport):
@@ -114,6 +119,15 @@ async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
             return False
         raise AdapterError(FailureKind.TIMEOUT, "the provider took too long") from error
     raise AdapterError(FailureKind.PROTOCOL, "the provider's answer ended without its usage")
+
+
+def _pieces_max(order: InferenceCall) -> int:
+    """More pieces than an answer within its limit can have: a piece is at least one token, and
+    twice the limit leaves room for providers that cut finer.
+    """
+    request = order.request
+    answers = request.n if isinstance(request.n, int) else 1
+    return 2 * answers * (request.output_tokens_limit() or 0) + 64
 
 
 def may_fail_over(failure: AdapterError) -> bool:

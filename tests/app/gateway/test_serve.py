@@ -347,3 +347,18 @@ async def test_a_report_that_cannot_be_true_is_replaced_by_an_estimate(
     pump = await serve(bench, bench.call(stream=True))
     assert await text_of(pump) == "onetwo"
     assert await bench.usage_rows() == [("completed", "a", 1, 3, 2, 3 * 1000 + 2 * 2000)]
+
+
+async def test_a_provider_that_never_ends_is_cut_off(make_bench: MakeBench) -> None:
+    async def endless(_order: InferenceCall) -> AsyncIterator[Event]:
+        while True:
+            yield words("again", finish=None)[0]
+
+    adapter = Scripted("a", endless)
+    bench = make_bench(adapter)
+    pump = await serve(bench, bench.call(stream=True, max_tokens=20))
+    with pytest.raises(UpstreamFailed):
+        await text_of(pump)
+    ((outcome, *_, pieces, _cost),) = await bench.usage_rows()
+    assert (outcome, adapter.closed_generators) == ("failed_partial", 1)
+    assert 20 < int(str(pieces)) <= 2 * 20 + 65
