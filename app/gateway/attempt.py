@@ -1,6 +1,7 @@
 """One try at one offer: the work order it gets, its events, and what its failure means."""
 
 import asyncio
+import logging
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -33,6 +34,8 @@ DRAIN_SECONDS_MAX = 30.0
 DRAIN_PIECES_MAX = 4096
 # An adapter bounds itself by the order's deadlines; this catches one that does not.
 _GRACE_S = 5.0
+
+log = logging.getLogger("turnpike.gateway")
 
 # The caller's own mistake: another provider would refuse it too.
 _NO_FAILOVER = frozenset({FailureKind.BAD_REQUEST, FailureKind.CONTEXT_LENGTH})
@@ -85,8 +88,19 @@ async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
     """Run one attempt into the pump. True: it ended with its usage on the call.
 
     False: the client had left, and the attempt was abandoned because the provider would have gone
-    on for too long. Raises AdapterError; the generator is closed in every case.
+    on for too long. Raises AdapterError only; the generator is closed in every case.
     """
+    try:
+        return await _run(adapter, order, pump)
+    except AdapterError:
+        raise
+    except Exception as error:
+        log.exception("call %s: a fault of the adapter", pump.call.id)
+        kind = FailureKind.PROTOCOL
+        raise AdapterError(kind, "the adapter failed", detail=repr(error)) from error
+
+
+async def _run(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
     call = pump.call
     pieces_when_left: int | None = None
     pieces_max = _pieces_max(order)

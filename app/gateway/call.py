@@ -41,7 +41,7 @@ class Call:
     """What is known of a call. ``body_bytes`` is the length of the request as it was received.
 
     ``delivered_pieces`` counts the non-empty deltas handed on to the client: each is at least one
-    token, so it never overstates what was delivered. ``delivered_bytes`` is their text's length.
+    token, so it never overstates what was delivered.
     """
 
     id: CallId
@@ -56,7 +56,6 @@ class Call:
     attempts: int = 0
     first_token_ns: int | None = None
     delivered_pieces: int = 0
-    delivered_bytes: int = 0
     usage: Usage = field(default_factory=Usage)
     outcome: Outcome = Outcome.FAILED
     client_left: bool = False

@@ -78,7 +78,6 @@ class Pump:
             call.move(CallState.STREAMING)
             self._settle_ready()
         size, pieces = _measure(deltas)
-        call.delivered_bytes += size
         call.delivered_pieces += pieces
         if call.client_left:
             return

@@ -23,7 +23,7 @@ from app.gateway.call import Call, CallState
 from app.gateway.estimate import Bounds, bounds
 from app.gateway.hold import place
 from app.gateway.pump import Pump
-from app.gateway.settle import settle
+from app.gateway.settle import settle, usage_row
 from app.ledger.store import LedgerStore
 from app.limits.concurrency import InFlight
 from app.metering.tally import Tally
@@ -94,6 +94,7 @@ class Gateway:
                 self._ledger, self._tiers, self.clock, call, limits, seconds_max
             )
             call.move(CallState.HELD)
+            call.offer = route.offers[0]
             failed, failure = await self._try_offers(pump, route, limits)
             settlement, row = await settle(self._ledger, self.clock, call, failed=failed)
             self.tally.ended(row, settlement.cost_nano_usd)
@@ -103,8 +104,17 @@ class Gateway:
             failure = Unavailable(_SHUTTING_DOWN, code="shutting_down", retry_after_s=5)
         except Exception:
             log.exception("call %s: a fault of the gateway", call.id)
+            await self._free(call)
             failure = Internal("Something went wrong here. The log has it under this request's id.")
         pump.end(failure)
+
+    async def _free(self, call: Call) -> None:
+        """The last net within the process: a fault of ours costs the payer nothing."""
+        if call.state in {CallState.HELD, CallState.DISPATCHED, CallState.STREAMING}:
+            try:
+                await self._ledger.void_hold(call.id, usage_row(call, self.clock))
+            except Exception:
+                log.exception("call %s: its hold stays until it expires", call.id)
 
     async def _try_offers(
         self, pump: Pump, route: RoutePlan, limits: Bounds

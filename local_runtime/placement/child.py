@@ -10,38 +10,24 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from local_runtime.engines.contract import (
-    EngineEvent,
-    EngineInfo,
-    EngineLoadError,
-    EngineRequest,
-    EngineSpec,
-)
-from local_runtime.placement.contract import HostDied, HostStats
+from local_runtime.engines.contract import EngineInfo, EngineSpec
 from local_runtime.placement.frames import (
     LENGTH,
     BrokenPipe,
-    Cancel,
-    FromEngine,
     Load,
-    Loaded,
-    LoadFailed,
-    Progress,
     Quit,
-    Stepped,
-    Submit,
     ToEngine,
     body_length,
     encode,
     from_engine_decoder,
 )
-from local_runtime.placement.streams import Streams
+from local_runtime.placement.reports import ReportedHost
 
 _log = logging.getLogger(__name__)
 
@@ -78,35 +64,18 @@ def child_environment(ours: dict[str, str]) -> dict[str, str]:
     return kept
 
 
-class ChildHost:
+class ChildHost(ReportedHost):
     """A ``Host``; see ``contract.py``."""
 
     def __init__(self, spec: EngineSpec, command: Sequence[str] | None = None) -> None:
+        super().__init__(self._write)
         self._spec = spec
         self._command = list(command or default_command())
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._streams = Streams(
-            lambda request: self._send(Submit(request)),
-            lambda request_id: self._send(Cancel(request_id)),
-        )
-        self._stats = HostStats()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES_KEPT)
-        self._closing = False
-
-    @property
-    def stats(self) -> HostStats:
-        return self._stats
-
-    @property
-    def alive(self) -> bool:
-        return self._streams.open
 
     async def start(self, progress: Callable[[float], None]) -> EngineInfo:
-        loop = asyncio.get_running_loop()
-        self._progress = progress
-        self._loaded: asyncio.Future[EngineInfo] = loop.create_future()
-        self._death: asyncio.Future[str] = loop.create_future()
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -116,21 +85,12 @@ class ChildHost:
             env=child_environment(dict(os.environ)),
             start_new_session=True,
         )
-        self._stats = HostStats(pid=self._process.pid)
+        self._begin(progress, self._process.pid)
         last_words = asyncio.create_task(self._read_stderr(self._process), name="engine-stderr")
         frames = self._read_frames(self._process, last_words)
         self._tasks = [asyncio.create_task(frames, name="engine-frames"), last_words]
         self._send(Load(self._spec))
         return await asyncio.shield(self._loaded)
-
-    def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        return self._streams.events(request)
-
-    def cancel(self, request_id: str) -> None:
-        self._send(Cancel(request_id))
-
-    async def died(self) -> str:
-        return await asyncio.shield(self._death)
 
     async def close(self) -> None:
         """Ask it to quit, and end it if it does not."""
@@ -154,7 +114,7 @@ class ChildHost:
             with suppress(OSError):
                 await process.stdin.wait_closed()
 
-    def _send(self, message: ToEngine) -> None:
+    def _write(self, message: ToEngine) -> None:
         """Queue a frame. A child that is gone will be found out by the reader."""
         stdin = self._process.stdin if self._process is not None else None
         if stdin is not None and not stdin.is_closing():
@@ -189,30 +149,6 @@ class ChildHost:
             for line in chunk.decode("utf-8", "replace").splitlines():
                 self._stderr.append(line[:500])
                 _log.debug("engine %s: %s", process.pid, line)
-
-    def _take(self, message: FromEngine) -> None:
-        if isinstance(message, Stepped):
-            self._stats = msgspec.structs.replace(
-                self._stats, busy_ns=message.busy_ns, unbilled_ns=message.unbilled_ns
-            )
-            self._streams.dispatch(message.events)
-        elif isinstance(message, Progress):
-            self._progress(message.fraction)
-        elif self._loaded.done():
-            return
-        elif isinstance(message, Loaded):
-            self._loaded.set_result(message.info)
-        elif isinstance(message, LoadFailed):
-            self._loaded.set_exception(EngineLoadError(message.message))
-
-    def _over(self, reason: str) -> None:
-        if self._closing:
-            self._loaded.cancel()  # nobody waits for it any more
-        elif not self._loaded.done():
-            self._loaded.set_exception(HostDied(reason))
-        self._streams.end(reason)
-        if not self._closing and not self._death.done():
-            self._death.set_result(reason)
 
 
 def _cause(status: int, stderr: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import (
+    Internal,
     InvalidRequest,
     NotFound,
     OutOfCredits,
@@ -362,3 +363,31 @@ async def test_a_provider_that_never_ends_is_cut_off(make_bench: MakeBench) -> N
     ((outcome, *_, pieces, _cost),) = await bench.usage_rows()
     assert (outcome, adapter.closed_generators) == ("failed_partial", 1)
     assert 20 < int(str(pieces)) <= 2 * 20 + 65
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bug_in_an_adapter_is_a_failed_attempt(make_bench: MakeBench, stream: bool) -> None:
+    async def buggy(_order: InferenceCall) -> AsyncIterator[Event]:
+        yield Started()
+        raise KeyError("oops")
+
+    bench = make_bench(Scripted("bad", buggy), Scripted("good", good))
+    pump = await serve(bench, bench.call(stream=stream))
+    if stream:
+        assert await text_of(pump) == "Hello"
+    assert bench.ledger.open_holds() == 0
+    assert await bench.usage_rows() == [("completed", "good", 2, 10, 5, COST)]
+
+
+async def test_a_fault_of_ours_costs_nothing_and_keeps_no_hold(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("app.gateway.serve.work_order", broken)
+    bench = make_bench(Scripted("a", good))
+    with pytest.raises(Internal):
+        await serve(bench, bench.call())
+    assert bench.ledger.open_holds() == 0
+    assert await bench.usage_rows() == [("failed", "a", 1, 0, 0, 0)]
