@@ -62,6 +62,11 @@ class Pump:
         """Whether bytes may have reached the client, so that no other offer can take over."""
         return self.call.state is CallState.STREAMING
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether the reader has left."""
+        return self.call.client_left
+
     def put_completion(self, choices: Sequence[Choice]) -> None:
         """Keep the whole answer until the call is settled."""
         self._choices = choices

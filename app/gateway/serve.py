@@ -122,6 +122,8 @@ class Gateway:
         """Attempt the offers in order until one delivers: (failed, what the client is told)."""
         call, last = pump.call, route.offers[-1]
         for offer in route.offers:
+            if pump.abandoned:  # before anything was sent: nothing to pay, nobody to tell
+                return True, Unavailable("The client left.")
             call.attempts += 1
             call.offer = offer
             call.move(CallState.DISPATCHED)

@@ -73,6 +73,12 @@ class Scripted:
     async def close(self) -> None:
         pass
 
+    async def asked(self) -> None:
+        """Wait for the first order."""
+        async with asyncio.timeout(10):
+            while not self.orders:  # noqa: ASYNC110 - a list has no event
+                await asyncio.sleep(0.005)
+
     async def infer(self, call: InferenceCall) -> AsyncIterator[Event]:
         self.orders.append(call)
         try:
@@ -122,9 +128,9 @@ class Bench:
         )
 
     async def settled(self) -> None:
-        """Wait until no hold is open."""
+        """Wait until every call has ended and no hold is open."""
         async with asyncio.timeout(10):
-            while self.ledger.open_holds():  # noqa: ASYNC110 - a count has no event
+            while self.gateway.in_flight.running or self.ledger.open_holds():  # noqa: ASYNC110 - a count has no event
                 await asyncio.sleep(0.005)
 
 

@@ -227,12 +227,24 @@ async def test_own_hardware_stops_for_a_plain_answer_that_nobody_waits_for(
         yield report(4, 1, compute_ns=2_000_000_000)
 
     price = Price(compute_per_second=1000)
-    bench = make_bench(Scripted("local", engine, price=price, abort_stops_billing=True))
+    adapter = Scripted("local", engine, price=price, abort_stops_billing=True)
+    bench = make_bench(adapter)
     pump = bench.gateway.serve(bench.call())
-    await asyncio.sleep(0.05)
+    await adapter.asked()
     pump.leave()
     await bench.settled()
     assert await bench.usage_rows() == [("client_left", "local", 1, 4, 1, 2000)]
+
+
+async def test_a_client_that_leaves_before_anything_was_sent_costs_nothing(
+    make_bench: MakeBench,
+) -> None:
+    adapter = Scripted("a", good)
+    bench = make_bench(adapter)
+    bench.gateway.serve(bench.call()).leave()
+    await bench.settled()
+    assert adapter.orders == []
+    assert await bench.usage_rows() == [("client_left", "a", 0, 0, 0, 0)]
 
 
 async def test_cancelling_the_request_leaves_the_call_to_settle(make_bench: MakeBench) -> None:
@@ -243,9 +255,10 @@ async def test_cancelling_the_request_leaves_the_call_to_settle(make_bench: Make
         async for event in good(order):
             yield event
 
-    bench = make_bench(Scripted("a", slow))
+    adapter = Scripted("a", slow)
+    bench = make_bench(adapter)
     request = asyncio.create_task(serve(bench, bench.call()))
-    await asyncio.sleep(0.05)
+    await adapter.asked()
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
