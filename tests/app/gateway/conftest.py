@@ -11,6 +11,7 @@ from app.billing.tiers import Tiers
 from app.clock import SystemClock
 from app.config import parse
 from app.gateway.call import Call
+from app.gateway.pump import Pump
 from app.gateway.serve import Gateway
 from app.identity.principal import Principal
 from app.ids import new_call_id
@@ -20,14 +21,16 @@ from app.metering.tally import Tally
 from app.routing.catalog import Catalog
 from app.routing.health import Health
 from app.storage.sqlite import SqliteDatabase
-from plugins.chat import ChatRequest, ChoiceDelta, Delta, Message
+from plugins.chat import AssistantMessage, ChatRequest, Choice, ChoiceDelta, Delta, Message
 from plugins.contract import (
     Adapter,
     Chunk,
+    Completion,
     Event,
     InferenceCall,
     Offer,
     Price,
+    Started,
     Usage,
     UsageReport,
 )
@@ -48,6 +51,20 @@ def report(input_tokens: int = 10, output_tokens: int = 5, compute_ns: int = 0) 
     """The last event."""
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, compute_ns=compute_ns)
     return UsageReport(usage)
+
+
+COST = 10 * 1000 + 5 * 2000
+
+
+async def good(order: InferenceCall) -> AsyncIterator[Event]:
+    yield Started("up-1")
+    if order.stream:
+        for chunk in words("Hel", "lo"):
+            yield chunk
+    else:
+        message = AssistantMessage(role="assistant", content="Hello")
+        yield Completion([Choice(index=0, message=message, finish_reason="stop")])
+    yield report()
 
 
 class Scripted:
@@ -132,6 +149,13 @@ class Bench:
         async with asyncio.timeout(10):
             while self.gateway.in_flight.running or self.ledger.open_holds():  # noqa: ASYNC110 - a count has no event
                 await asyncio.sleep(0.005)
+
+
+async def serve(bench: Bench, call: Call) -> Pump:
+    """As far as the first bytes."""
+    pump = bench.gateway.serve(call)
+    await pump.ready()
+    return pump
 
 
 MakeBench = Callable[..., Bench]

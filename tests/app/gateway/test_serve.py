@@ -15,34 +15,18 @@ from app.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from app.gateway.call import Call, CallState
+from app.gateway.call import CallState
 from app.gateway.pump import Pump
-from plugins.chat import AssistantMessage, Choice
 from plugins.contract import (
     AdapterError,
-    Completion,
     Event,
     FailureKind,
     InferenceCall,
-    Price,
     Started,
     Usage,
     UsageReport,
 )
-from tests.app.gateway.conftest import Bench, MakeBench, Scripted, report, words
-
-COST = 10 * 1000 + 5 * 2000
-
-
-async def good(order: InferenceCall) -> AsyncIterator[Event]:
-    yield Started("up-1")
-    if order.stream:
-        for chunk in words("Hel", "lo"):
-            yield chunk
-    else:
-        message = AssistantMessage(role="assistant", content="Hello")
-        yield Completion([Choice(index=0, message=message, finish_reason="stop")])
-    yield report()
+from tests.app.gateway.conftest import COST, MakeBench, Scripted, good, report, serve, words
 
 
 async def chunks_only(_order: InferenceCall) -> AsyncIterator[Event]:
@@ -58,13 +42,6 @@ def failing(kind: FailureKind, *before: Event, usage: Usage | None = None) -> Sc
         raise AdapterError(kind, f"it was {kind}", retry_after_s=7.2, usage=usage)
 
     return Scripted("bad", script)
-
-
-async def serve(bench: Bench, call: Call) -> Pump:
-    """As far as the first bytes."""
-    pump = bench.gateway.serve(call)
-    await pump.ready()
-    return pump
 
 
 async def text_of(pump: Pump) -> str:
@@ -180,91 +157,6 @@ async def test_an_answer_without_its_usage_is_a_protocol_error(make_bench: MakeB
     bench = make_bench(Scripted("a", silent))
     with pytest.raises(UpstreamFailed):
         await serve(bench, bench.call())
-
-
-async def test_a_client_that_leaves_still_pays_what_the_provider_reports(
-    make_bench: MakeBench,
-) -> None:
-    going = asyncio.Event()
-
-    async def slow(_order: InferenceCall) -> AsyncIterator[Event]:
-        yield words("one", finish=None)[0]
-        await going.wait()
-        for chunk in words("two", "three"):
-            yield chunk
-        yield report()
-
-    bench = make_bench(Scripted("a", slow))
-    pump = await serve(bench, bench.call(stream=True))
-    pump.leave()
-    going.set()
-    await bench.settled()
-    assert await bench.usage_rows() == [("client_left", "a", 1, 10, 5, COST)]
-
-
-async def test_own_hardware_stops_when_the_client_leaves(make_bench: MakeBench) -> None:
-    async def engine(order: InferenceCall) -> AsyncIterator[Event]:
-        assert order.stop is not None
-        yield words("one", finish=None)[0]
-        await order.stop.wait()
-        yield report(4, 1, compute_ns=2_000_000_000)
-
-    price = Price(compute_per_second=1000)
-    bench = make_bench(Scripted("local", engine, price=price, abort_stops_billing=True))
-    pump = await serve(bench, bench.call(stream=True))
-    pump.leave()
-    await bench.settled()
-    assert await bench.usage_rows() == [("client_left", "local", 1, 4, 1, 2000)]
-
-
-async def test_own_hardware_stops_for_a_plain_answer_that_nobody_waits_for(
-    make_bench: MakeBench,
-) -> None:
-    async def engine(order: InferenceCall) -> AsyncIterator[Event]:
-        assert order.stop is not None
-        yield words("one", finish=None)[0]
-        await order.stop.wait()
-        yield report(4, 1, compute_ns=2_000_000_000)
-
-    price = Price(compute_per_second=1000)
-    adapter = Scripted("local", engine, price=price, abort_stops_billing=True)
-    bench = make_bench(adapter)
-    pump = bench.gateway.serve(bench.call())
-    await adapter.asked()
-    pump.leave()
-    await bench.settled()
-    assert await bench.usage_rows() == [("client_left", "local", 1, 4, 1, 2000)]
-
-
-async def test_a_client_that_leaves_before_anything_was_sent_costs_nothing(
-    make_bench: MakeBench,
-) -> None:
-    adapter = Scripted("a", good)
-    bench = make_bench(adapter)
-    bench.gateway.serve(bench.call()).leave()
-    await bench.settled()
-    assert adapter.orders == []
-    assert await bench.usage_rows() == [("client_left", "a", 0, 0, 0, 0)]
-
-
-async def test_cancelling_the_request_leaves_the_call_to_settle(make_bench: MakeBench) -> None:
-    going = asyncio.Event()
-
-    async def slow(order: InferenceCall) -> AsyncIterator[Event]:
-        await going.wait()
-        async for event in good(order):
-            yield event
-
-    adapter = Scripted("a", slow)
-    bench = make_bench(adapter)
-    request = asyncio.create_task(serve(bench, bench.call()))
-    await adapter.asked()
-    request.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await request
-    going.set()
-    await bench.settled()
-    assert await bench.usage_rows() == [("completed", "a", 1, 10, 5, COST)]
 
 
 async def test_out_of_credits_dispatches_nothing(make_bench: MakeBench) -> None:
