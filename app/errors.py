@@ -17,7 +17,8 @@ TurnpikeError
     ├── RateLimited            429  the caller's own limit, or every provider's
     ├── Internal               500  a fault of ours; the log has the details under the id
     ├── UpstreamFailed         502  every attempt failed, none for a reason of the caller's
-    ├── Unavailable            503  not able now: starting, draining, ledger stopped, engine lost
+    ├── Unavailable            503  not able now: overloaded, ledger stopped, model loading
+    │   └── ShuttingDown       503  the drain has begun, or has ended this call
     └── UpstreamTimeout        504  every attempt ran out of time
 """
 
@@ -153,11 +154,14 @@ class RateLimited(CallError):
 
 
 class Internal(CallError):
-    """500: a fault of ours."""
+    """500: a fault of ours; what happened is for the log, not for the caller."""
 
     status = 500
     type = "server_error"
     code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("Something went wrong here. The log has it under this request's id.")
 
 
 class UpstreamFailed(CallError):
@@ -174,6 +178,15 @@ class Unavailable(CallError):
     status = 503
     type = "server_error"
     code = "service_unavailable"
+
+
+class ShuttingDown(Unavailable):
+    """503: the drain has begun, or has ended this call."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("This server is shutting down. Try again shortly.", retry_after_s=5)
 
 
 class UpstreamTimeout(CallError):

@@ -35,6 +35,15 @@ class Message(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw
     reasoning_content: str | None | UnsetType = UNSET
     reasoning_details: list[Object] | None | UnsetType = UNSET
 
+    def text_bytes(self) -> int:
+        """Bytes of its text as UTF-8, over all parts."""
+        if isinstance(self.content, str):
+            return len(self.content.encode())
+        if isinstance(self.content, list):
+            texts = (part.get("text") for part in self.content)
+            return sum(len(text.encode()) for text in texts if isinstance(text, str))
+        return 0
+
 
 class StreamOptions(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """What else a stream carries."""
@@ -102,6 +111,10 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
             for name in self.__struct_fields__[2:]
             if (value := getattr(self, name)) is not UNSET and value is not None
         ]
+
+    def answers(self) -> int:
+        """How many answers are asked for: ``n``, or one."""
+        return self.n if isinstance(self.n, int) else 1
 
     def output_tokens_limit(self) -> int | None:
         """``max_completion_tokens``, or its older name ``max_tokens``, or nothing."""

@@ -196,6 +196,26 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     output_tokens_max: int | None = None
 
+    def offer(
+        self,
+        provider: str,
+        *,
+        supported_params: frozenset[str] | None = None,
+        abort_stops_billing: bool = False,
+    ) -> Offer:
+        """The offer of ``provider`` for this model, all that is configured included."""
+        return Offer(
+            model=self.id,
+            provider=provider,
+            upstream_id=self.upstream_id,
+            task=self.task,
+            price=self.price,
+            context_length=self.context_length,
+            output_tokens_max=self.output_tokens_max,
+            supported_params=supported_params,
+            abort_stops_billing=abort_stops_billing,
+        )
+
 
 class Toolbox(msgspec.Struct, frozen=True, kw_only=True):
     """What the host lends an adapter. ``provider_id`` is the id from the configuration."""

@@ -15,6 +15,17 @@ from typing import Any
 import httpx
 
 START_SECONDS_MAX = 40.0
+# What every journey with a played provider puts in its file; 200 and 600 nano-USD a token.
+MOCK_PROVIDER = """
+[[providers]]
+id = "mock"
+plugin = "openai_compatible"
+base_url = "{base_url}"
+[[providers.models]]
+id = "acme/tiny"
+upstream_id = "m"
+price = {{ input = "0.20", output = "0.60" }}
+"""
 
 
 @dataclass

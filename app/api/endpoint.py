@@ -51,7 +51,7 @@ def endpoint(
             failure = error
         except Exception:
             log.exception("request %s: a fault of the handler", call_id_of(http))
-            failure = Internal("Something went wrong here. The log has it under this request's id.")
+            failure = Internal()
         else:
             return
         if not answer_started(http):

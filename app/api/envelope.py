@@ -52,4 +52,4 @@ def from_status(status: int, message: str) -> CallError:
         return _BY_STATUS[status](message)
     if 400 <= status < 500:
         return InvalidRequest(message)
-    return Internal("Something went wrong here. The log has it under this request's id.")
+    return Internal()

@@ -48,7 +48,7 @@ class Guard:
             failure = error
         except Exception:
             log.exception("request %s: a fault of the application", call_id)
-            failure = Internal("Something went wrong here. The log has it under this request's id.")
+            failure = Internal()
         else:
             return
         if not answer_started(scope):

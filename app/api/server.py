@@ -100,6 +100,4 @@ def _fault(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     if isinstance(error, (RecursionError, UnicodeDecodeError)):  # reliability.md D6
         return _refuse(request, from_status(400, "The request's body is not valid JSON."))
     log.error("request %s", request.scope["state"]["call_id"], exc_info=error)
-    return _refuse(
-        request, Internal("Something went wrong here. The log has it under this request's id.")
-    )
+    return _refuse(request, Internal())

@@ -78,11 +78,12 @@ _TOKENS = 100
 
 
 def _new_key_command() -> str:
-    found = shutil.which("turnpike")
     here = Path(sys.argv[0])
-    if found is None and here.name == "turnpike":
-        found = os.path.relpath(here)
-    program = "turnpike" if found and shutil.which("turnpike") else (found or "python -m app")
+    program = "python -m app"
+    if shutil.which("turnpike"):
+        program = "turnpike"
+    elif here.name == "turnpike":
+        program = os.path.relpath(here)
     return f"{program} keys create --user owner"
 
 

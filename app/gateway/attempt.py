@@ -140,8 +140,7 @@ def _pieces_max(order: InferenceCall) -> int:
     twice the limit leaves room for providers that cut finer.
     """
     request = order.request
-    answers = request.n if isinstance(request.n, int) else 1
-    return 2 * answers * (request.output_tokens_limit() or 0) + 64
+    return 2 * request.answers() * (request.output_tokens_limit() or 0) + 64
 
 
 def may_fail_over(failure: AdapterError) -> bool:

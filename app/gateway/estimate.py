@@ -46,36 +46,33 @@ def bounds(request: ChatRequest, body_bytes: int, offers: tuple[Offer, ...]) -> 
     prompt = input_tokens_max(request, body_bytes)
     amount = comfortable = floor = 0
     for offer in offers:
-        price = offer.price
-        if price.free:
-            continue
-        tokens_in = min(prompt, offer.context_length or prompt)
-        wanted = output_tokens_max(request, offer)
-        asked = request.output_tokens_limit() is not None
-        if asked and not price.compute_per_second:  # all or nothing
-            whole = ceiling(price, tokens_in, wanted, 0)
-            amount, comfortable, floor = (
-                max(amount, whole),
-                max(comfortable, whole),
-                max(floor, whole),
-            )
-            continue
-        fair, least = (
-            (wanted, wanted)
-            if asked
-            else (min(wanted, OUTPUT_TOKENS_COMFORTABLE), min(wanted, OUTPUT_TOKENS_FLOOR))
-        )
-        generous_ns = _compute_ns(COMPUTE_GENEROUS, tokens_in, wanted)
-        fair_ns = _compute_ns(COMPUTE_COMFORTABLE, tokens_in, fair)
-        amount = max(amount, ceiling(price, tokens_in, wanted, generous_ns))
-        comfortable = max(comfortable, ceiling(price, tokens_in, fair, fair_ns))
-        floor = max(floor, ceiling(price, tokens_in, least, COMPUTE_FLOOR_NS))
+        if not offer.price.free:
+            most, fair, least = _costs(request, offer, min(prompt, offer.context_length or prompt))
+            amount = max(amount, most)
+            comfortable = max(comfortable, fair)
+            floor = max(floor, least)
     amount = min(amount, AMOUNT_NANO_USD_MAX)
     return Bounds(
         amount_nano_usd=amount,
         comfortable_nano_usd=min(comfortable, amount),
         floor_nano_usd=min(floor, amount),
         input_tokens=prompt,
+    )
+
+
+def _costs(request: ChatRequest, offer: Offer, tokens_in: int) -> tuple[int, int, int]:
+    """The amount, comfortable and floor of one offer."""
+    price, wanted = offer.price, output_tokens_max(request, offer)
+    asked = request.output_tokens_limit() is not None
+    if asked and not price.compute_per_second:  # all or nothing
+        whole = ceiling(price, tokens_in, wanted, 0)
+        return whole, whole, whole
+    fair = wanted if asked else min(wanted, OUTPUT_TOKENS_COMFORTABLE)
+    least = wanted if asked else min(wanted, OUTPUT_TOKENS_FLOOR)
+    return (
+        ceiling(price, tokens_in, wanted, _compute_ns(COMPUTE_GENEROUS, tokens_in, wanted)),
+        ceiling(price, tokens_in, fair, _compute_ns(COMPUTE_COMFORTABLE, tokens_in, fair)),
+        ceiling(price, tokens_in, least, COMPUTE_FLOOR_NS),
     )
 
 
@@ -100,14 +97,14 @@ def output_tokens_max(request: ChatRequest, offer: Offer) -> int:
         limit = offer.output_tokens_max or offer.context_length or OUTPUT_TOKENS_DEFAULT
     if offer.context_length is not None:
         limit = min(limit, offer.context_length)
-    return limit * (request.n if isinstance(request.n, int) else 1)
+    return limit * request.answers()
 
 
 def output_tokens_to_send(
     request: ChatRequest, offer: Offer, amount_nano_usd: int, input_tokens: int
 ) -> int:
     """The limit per answer that the hold pays for: at most what the client asked for."""
-    answers = request.n if isinstance(request.n, int) else 1
+    answers = request.answers()
     wanted = output_tokens_max(request, offer)
     if offer.price.free:
         return max(1, wanted // answers)

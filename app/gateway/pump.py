@@ -45,7 +45,7 @@ class Pump:
         self._choices: Sequence[Choice] = ()
         self._buffer: list[ChoiceDelta] = []
         self._buffered_bytes = 0
-        self._taker: asyncio.Future[bool] | None = None
+        self._taker: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._failure: CallError | None = None
         self._ended = False
@@ -81,14 +81,14 @@ class Pump:
             return
         if not self.committed:
             call.move(CallState.STREAMING)
-            self._settle_ready()
+            _resolve(self._ready)
         size, pieces = _measure(deltas)
         call.delivered_pieces += pieces
         if call.client_left:
             return
         self._buffer.extend(deltas)
         self._buffered_bytes += size + _DELTA_OVERHEAD_BYTES * len(deltas)
-        self._wake_taker()
+        _resolve(self._taker)
         if self._buffered_bytes > BUFFER_BYTES_MAX:
             await self._wait_for_room()
 
@@ -98,8 +98,8 @@ class Pump:
         self._ended = True
         if self._assembler is not None:
             self._choices = self._assembler.choices()
-        self._settle_ready()
-        self._wake_taker()
+        _resolve(self._ready)
+        _resolve(self._taker)
 
     # The reader's side.
 
@@ -129,8 +129,7 @@ class Pump:
                 alarm.cancel()
                 self._taker = None
         taken, self._buffer, self._buffered_bytes = self._buffer, [], 0
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        _resolve(self._room)
         if taken or not self._ended:
             return taken
         if self._failure is not None:
@@ -143,19 +142,10 @@ class Pump:
             return
         self.call.client_left = True
         self._buffer.clear()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        _resolve(self._room)
         if self.stop is not None:
             self.stop.set()
-        self._wake_taker()
-
-    def _settle_ready(self) -> None:
-        if not self._ready.done():
-            self._ready.set_result(None)
-
-    def _wake_taker(self) -> None:
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(True)
+        _resolve(self._taker)
 
     async def _wait_for_room(self) -> None:
         self._room = asyncio.get_running_loop().create_future()
@@ -167,9 +157,10 @@ class Pump:
             self._room = None
 
 
-def _resolve(taker: "asyncio.Future[bool]") -> None:
-    if not taker.done():
-        taker.set_result(False)
+def _resolve(future: "asyncio.Future[None] | None") -> None:
+    """Wake whoever waits for it, if anybody does."""
+    if future is not None and not future.done():
+        future.set_result(None)
 
 
 def _measure(deltas: Sequence[ChoiceDelta]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from app.billing.tiers import Tiers
 from app.clock import Clock
-from app.errors import CallError, Internal, Unavailable
+from app.errors import CallError, Internal, ShuttingDown, Unavailable
 from app.gateway.attempt import (
     Deadlines,
     answer_to,
@@ -34,7 +34,6 @@ from plugins.contract import Adapter, AdapterError, Offer
 
 log = logging.getLogger("turnpike.gateway")
 _DEFAULT_DEADLINES = Deadlines()
-_SHUTTING_DOWN = "This server is shutting down. Try again shortly."
 
 
 class Gateway:
@@ -101,11 +100,11 @@ class Gateway:
         except CallError as error:
             failure = error
         except asyncio.CancelledError:  # the drain's end: boot frees what is still held
-            failure = Unavailable(_SHUTTING_DOWN, code="shutting_down", retry_after_s=5)
+            failure = ShuttingDown()
         except Exception:
             log.exception("call %s: a fault of the gateway", call.id)
             await self._free(call)
-            failure = Internal("Something went wrong here. The log has it under this request's id.")
+            failure = Internal()
         pump.end(failure)
 
     async def _free(self, call: Call) -> None:
@@ -140,7 +139,7 @@ class Gateway:
                     continue
                 return True, answer_to(failure, route.model)
             except asyncio.CancelledError:  # only the drain's end cancels a call
-                return True, Unavailable(_SHUTTING_DOWN, code="shutting_down", retry_after_s=5)
+                return True, ShuttingDown()
             else:
                 self._health.succeeded((offer.provider, offer.model))
                 return not whole, None

@@ -8,12 +8,12 @@ from app.gateway.call import Call, CallState
 from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from app.ledger.entries import Outcome, Settlement, UsageRow
 from app.ledger.store import LedgerStore
-from plugins.chat import ChatRequest
 from plugins.contract import Usage
 
 TOKENS_MAX = 10**12
 COMPUTE_NS_MAX = 10**9 * 86_400 * 366
 _BYTES_PER_TOKEN = 4  # of English prose, for an estimate where nobody counted
+_NOTHING = Usage()
 
 
 async def settle(
@@ -45,8 +45,9 @@ async def settle(
 
 def estimated_usage(call: Call) -> Usage:
     """What was delivered, where no report came: every piece was at least one token."""
+    prompt_bytes = sum(message.text_bytes() for message in call.request.messages)
     return Usage(
-        input_tokens=prompt_bytes(call.request) // _BYTES_PER_TOKEN + 1,
+        input_tokens=prompt_bytes // _BYTES_PER_TOKEN + 1,
         output_tokens=call.delivered_pieces,
         estimated=True,
     )
@@ -68,20 +69,6 @@ def _sane(usage: Usage) -> bool:
         and 0 <= usage.compute_ns <= COMPUTE_NS_MAX
         and 0 <= own_figure <= AMOUNT_NANO_USD_MAX
     )
-
-
-def prompt_bytes(request: ChatRequest) -> int:
-    """Bytes of the conversation's text."""
-    total = 0
-    for message in request.messages:
-        content = message.content
-        if isinstance(content, str):
-            total += len(content.encode())
-        elif isinstance(content, list):
-            for part in content:
-                text = part.get("text")
-                total += len(text.encode()) if isinstance(text, str) else 0
-    return total
 
 
 def usage_row(call: Call, clock: Clock) -> UsageRow:
@@ -109,6 +96,3 @@ def usage_row(call: Call, clock: Clock) -> UsageRow:
         latency_ms=(clock.monotonic_ns() - call.started_ns) // 1_000_000,
         first_token_ms=None if first is None else (first - call.started_ns) // 1_000_000,
     )
-
-
-_NOTHING = Usage()

@@ -1,6 +1,6 @@
 """In-flight caps: how many calls run at once, so that overload is shed and not queued."""
 
-from app.errors import Unavailable
+from app.errors import ShuttingDown, Unavailable
 
 
 class InFlight:
@@ -16,11 +16,7 @@ class InFlight:
     def enter(self) -> None:
         """Count one call in, or raise Unavailable with a Retry-After."""
         if self.draining:
-            raise Unavailable(
-                "This server is shutting down. Try again shortly.",
-                code="shutting_down",
-                retry_after_s=5,
-            )
+            raise ShuttingDown
         if self.running >= self.calls_max:
             raise Unavailable(
                 f"{self.running} calls are running already, which is this server's limit. "

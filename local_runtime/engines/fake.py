@@ -138,7 +138,7 @@ class FakeEngine:
 
     def submit(self, request: EngineRequest) -> None:
         prompt = [word for text in map(str, _texts(request.chat)) for word in tokens_of(text)]
-        answers = request.chat.n if isinstance(request.chat.n, int) else 1
+        answers = request.chat.answers()
         if len(prompt) >= self._context_length:
             self._refuse(
                 request,

@@ -36,16 +36,9 @@ class EchoAdapter:
 
     def offers(self) -> list[Offer]:
         """Every configured model, priced as configured."""
+        provider = self._toolbox.provider_id
         return [
-            Offer(
-                model=entry.id,
-                provider=self._toolbox.provider_id,
-                upstream_id=entry.upstream_id,
-                price=entry.price,
-                context_length=entry.context_length,
-                supported_params=HONOURED,
-                abort_stops_billing=True,
-            )
+            entry.offer(provider, supported_params=HONOURED, abort_stops_billing=True)
             for entry in self._toolbox.models
         ]
 

@@ -38,18 +38,8 @@ class OpenAICompatibleAdapter:
 
     def offers(self) -> list[Offer]:
         """The configured models; all request parameters are passed on."""
-        return [
-            Offer(
-                model=entry.id,
-                provider=self._toolbox.provider_id,
-                upstream_id=entry.upstream_id,
-                task=entry.task,
-                price=entry.price,
-                context_length=entry.context_length,
-                output_tokens_max=entry.output_tokens_max,
-            )
-            for entry in self._toolbox.models
-        ]
+        provider = self._toolbox.provider_id
+        return [entry.offer(provider) for entry in self._toolbox.models]
 
     async def start(self) -> None:
         """Connections are opened by the first call."""

@@ -17,7 +17,6 @@ from plugins.chat import (
     Choice,
     ChoiceDelta,
     Delta,
-    Message,
     Object,
     StreamOptions,
 )
@@ -191,15 +190,5 @@ def _tokens(size_bytes: int) -> int:
 
 
 def _prompt_bytes(request: ChatRequest) -> int:
-    size = sum(_text_bytes(message) for message in request.messages)
+    size = sum(message.text_bytes() for message in request.messages)
     return size + (len(_encoder.encode(request.tools)) if request.tools else 0)
-
-
-def _text_bytes(message: Message) -> int:
-    content = message.content
-    if isinstance(content, str):
-        return len(content.encode())
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content)
-        return sum(len(text.encode()) for text in texts if isinstance(text, str))
-    return 0

@@ -8,19 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.appliance import RunningAppliance, appliance
+from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
 from tests.upstream.provider import PlayedProvider
-
-CONFIG = """
-[[providers]]
-id = "mock"
-plugin = "openai_compatible"
-base_url = "{base_url}"
-[[providers.models]]
-id = "acme/tiny"
-upstream_id = "m"
-price = {{ input = "0.20", output = "0.60" }}
-"""
 
 
 def limit_file_size(running: RunningAppliance) -> None:
@@ -31,7 +20,7 @@ def limit_file_size(running: RunningAppliance) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
 async def test_a_full_disk_stops_dispatching_and_a_restart_goes_on(tmp_path: Path) -> None:
     async with PlayedProvider() as provider:
-        config = CONFIG.format(base_url=provider.base_url)
+        config = MOCK_PROVIDER.format(base_url=provider.base_url)
         with appliance(tmp_path / "data", config) as running:
             key = await asyncio.to_thread(running.key)
             good = await asyncio.to_thread(running.chat, key, "acme/tiny")

@@ -14,22 +14,12 @@ from pathlib import Path
 
 import httpx
 
-from tests.appliance import RunningAppliance, appliance
+from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
 from tests.upstream.provider import PlayedProvider
 
 KILLS = int(os.environ.get("TURNPIKE_KILLS", "8"))
 CLIENTS = 16
 READY_SECONDS_MAX = 3.0
-CONFIG = """
-[[providers]]
-id = "mock"
-plugin = "openai_compatible"
-base_url = "{base_url}"
-[[providers.models]]
-id = "acme/tiny"
-upstream_id = "m"
-price = {{ input = "0.20", output = "0.60" }}
-"""
 
 
 async def load(client: httpx.AsyncClient, url: str, key: str, acknowledged: set[str]) -> None:
@@ -85,7 +75,7 @@ async def test_kill_nine_at_random_moments(tmp_path: Path) -> None:
     acknowledged: set[str] = set()
     key = ""
     async with PlayedProvider() as provider:
-        config = CONFIG.format(base_url=provider.base_url)
+        config = MOCK_PROVIDER.format(base_url=provider.base_url)
         for _ in range(KILLS):
             started = time.monotonic()
             with await asyncio.to_thread(lambda: appliance(data_dir, config)) as running:

@@ -8,22 +8,13 @@ from pathlib import Path
 
 import httpx
 
-from tests.appliance import appliance
+from tests.appliance import MOCK_PROVIDER, appliance
 from tests.upstream.provider import PlayedProvider
 
 CONFIG = """
 [server]
 port = 0
 drain_seconds_max = {drain}
-
-[[providers]]
-id = "mock"
-plugin = "openai_compatible"
-base_url = "{base_url}"
-[[providers.models]]
-id = "acme/tiny"
-upstream_id = "m"
-price = {{ input = "0.20", output = "0.60" }}
 """
 
 
@@ -53,7 +44,9 @@ async def ask(url: str, key: str, stream: bool) -> httpx.Response:
 async def test_a_second_process_on_the_directory_exits_1(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with PlayedProvider() as provider:
-        with appliance(data_dir, CONFIG.format(drain=5, base_url=provider.base_url)) as running:
+        with appliance(
+            data_dir, (CONFIG + MOCK_PROVIDER).format(drain=5, base_url=provider.base_url)
+        ) as running:
             second = await asyncio.to_thread(serve_again, data_dir)
             assert second.returncode == 1
             assert str(running.process.pid) in second.stderr
@@ -64,7 +57,7 @@ async def test_a_second_process_on_the_directory_exits_1(tmp_path: Path) -> None
 
 async def test_sigterm_lets_running_calls_end_and_exits_0(tmp_path: Path) -> None:
     async with PlayedProvider() as provider:
-        config = CONFIG.format(drain=20, base_url=provider.base_url)
+        config = (CONFIG + MOCK_PROVIDER).format(drain=20, base_url=provider.base_url)
         with appliance(tmp_path / "data", config) as running:
             key = await asyncio.to_thread(running.key)
             provider.script("slow_body", "slow_body")
@@ -88,7 +81,7 @@ async def test_sigterm_lets_running_calls_end_and_exits_0(tmp_path: Path) -> Non
 
 async def test_the_drain_is_bounded_and_what_was_delivered_is_settled(tmp_path: Path) -> None:
     async with PlayedProvider() as provider:
-        config = CONFIG.format(drain=1, base_url=provider.base_url)
+        config = (CONFIG + MOCK_PROVIDER).format(drain=1, base_url=provider.base_url)
         with appliance(tmp_path / "data", config) as running:
             key = await asyncio.to_thread(running.key)
             provider.script("drip")

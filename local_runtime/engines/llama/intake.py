@@ -48,7 +48,7 @@ class Intake:
         prompt = self._prompts.tokens(text)
         if len(prompt) >= self._context_length:
             raise too_long(f"{len(prompt)}", self._context_length)
-        count = request.answers(chat)
+        count = chat.answers()
         # All answers of one request must fit at once: it could never make room for itself.
         room = min(self._context_length - len(prompt), (self._cells - len(prompt)) // count)
         tokens_max = len(prompt) + min(chat.output_tokens_limit() or room, room)

@@ -37,15 +37,10 @@ def check(request: ChatRequest, *, sequences_max: int) -> None:
             raise RequestRefused(
                 f"{name}: this model supports only {' or '.join(map(repr, allowed))}.", param=name
             )
-    if answers(request) > sequences_max:
+    if request.answers() > sequences_max:
         raise RequestRefused(
             f"n: this model gives at most {sequences_max} answers at once.", param="n"
         )
-
-
-def answers(request: ChatRequest) -> int:
-    """``n``, the number of choices."""
-    return request.n if isinstance(request.n, int) else 1
 
 
 def stops(request: ChatRequest) -> Sequence[str]:
