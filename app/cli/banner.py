@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
+from app.config import Config
 from app.version import VERSION
 from local_runtime.runtime import LocalRuntime
 
@@ -22,17 +25,18 @@ def print_banner(
     """Print it to stdout; the snippets have no frame or indent, so that they can be pasted."""
     console = Console(highlight=False, soft_wrap=True)
     out = console.print
+    new_key = _new_key_command(data_dir)
     out(f"[bold]Turnpike {VERSION}[/bold] serves [bold]{base_url}/v1[/bold]")
-    out(f"data directory  {data_dir}")
+    out(f"data directory  {escape(str(data_dir))}")
     for model in models:
         out(f"model           {model}")
     if not models:
         out("model           none: add [[providers]] or [[local.models]] to the configuration")
     if first_key is not None:
         out(f"API key         [bold]{first_key}[/bold]")
-        out("                shown only now: keep it; a new one: " + _new_key_command())
+        out("                shown only now: keep it; a new one: " + escape(new_key))
     else:
-        out("API key         as shown at the first start; a new one: " + _new_key_command())
+        out("API key         as shown at the first start; a new one: " + escape(new_key))
     if models:
         out("\n[bold]Try it[/bold], in another terminal:\n")
         print(curl_snippet(base_url, first_key, models[0]))
@@ -77,14 +81,16 @@ _QUESTION = "Why is the sky blue?"
 _TOKENS = 100
 
 
-def _new_key_command() -> str:
+def _new_key_command(data_dir: Path) -> str:
+    """The command that works on this very directory, from where the server was started."""
     here = Path(sys.argv[0])
     program = "python -m app"
     if shutil.which("turnpike"):
         program = "turnpike"
     elif here.name == "turnpike":
         program = os.path.relpath(here)
-    return f"{program} keys create --user owner"
+    where = "" if data_dir == Config().data_dir() else f" --data-dir {shlex.quote(str(data_dir))}"
+    return f"{program}{where} keys create --user owner"
 
 
 async def watch_loading(runtime: LocalRuntime) -> None:
@@ -102,7 +108,7 @@ async def watch_loading(runtime: LocalRuntime) -> None:
                 elif status.model not in told:
                     told.add(status.model)
                     why = f": {status.error}" if status.error else ""
-                    console.print(f"{status.model} is {status.state}{why}")
+                    console.print(escape(f"{status.model} is {status.state}{why}"))
             if not loading:
                 return
             line.update("loading " + ", ".join(loading))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -154,6 +155,16 @@ def test_an_answer_that_nobody_waits_for_is_not_generated_to_its_end(started: Fi
     ):
         assert time.monotonic() < give_up
         time.sleep(0.05)
+
+
+def test_the_command_for_a_new_key_is_for_this_directory(started: FirstStart) -> None:
+    shown = re.search(r"a new one: \S+(?: -m app)? (.*)", started.printed)
+    assert shown
+    command = [sys.executable, "-m", "app", *shlex.split(shown[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    client = OpenAI(base_url=f"{started.url}/v1", api_key=done.stdout.strip())
+    assert [model.id for model in client.models.list()] == [MODEL]
 
 
 def test_models_are_listed_and_described(started: FirstStart) -> None:
