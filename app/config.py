@@ -5,15 +5,17 @@
 
 import os
 import tomllib
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import platformdirs
 from msgspec import Meta, field
 
 from app.config_faults import explain
+from app.config_rules import check
 from app.errors import ConfigError
 
 NANO_PER_USD = 10**9
@@ -25,8 +27,16 @@ ModelName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,2}\Z")
 ]
 Usd = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
+Moment = Annotated[
+    str,
+    Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]{5,8}(\.0+)?(Z|[+-][0-9:]{5})?)?\Z"),
+]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Task = Literal["conversational"]
+Feature = Literal["sso", "audit_log", "resource_groups", "spending_limits", "provider_switches"]
+FEATURES: tuple[Feature, ...] = get_args(Feature)
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,20 +58,48 @@ class Server(_Table, frozen=True):
 
 
 class Tier(_Table, frozen=True):
-    """What a tier grants each UTC month, and what happens past it."""
+    """What a tier gives each UTC month, what happens past it, and what it costs.
+
+    Where ``per`` is "seat", credit and price count once for each seat of the org, in one pool.
+    ``overage_limit_usd`` is how far past the credit a payer's month may go, all seats together.
+    """
 
     monthly_credit_usd: Usd = "0.00"
     overage: Literal["stop", "pay_as_you_go"] = "stop"
+    overage_limit_usd: Usd | None = None
+    price_usd: Usd = "0.00"
+    per: Literal["account", "seat"] = "account"
+    org: bool = False
+    invoice_days: Annotated[int, Meta(ge=0, le=366)] = 0
+    features: list[Feature] = []
 
 
-class TokenPrice(_Table, frozen=True):
-    """USD per million tokens, as exact decimals."""
+class _Surcharges(_Table, frozen=True):
+    """What a price may have beside input and output, in USD per million tokens, image, or call."""
 
-    input: Usd
-    output: Usd
     cache_read: Usd | None = None
     cache_write: Usd | None = None
     reasoning: Usd | None = None
+    audio_input: Usd | None = None
+    audio_output: Usd | None = None
+    image: Usd | None = None
+    per_request: Usd | None = None
+
+
+class TokenPrice(_Surcharges, frozen=True, kw_only=True):
+    """A price as exact decimals: ``input`` and ``output`` in USD per million tokens."""
+
+    input: Usd
+    output: Usd
+
+
+class DatedPrice(_Surcharges, frozen=True, kw_only=True):
+    """The whole price of a model from a moment on: per token, or per second of compute, or both."""
+
+    starts: Moment = field(name="from")
+    input: Usd | None = None
+    output: Usd | None = None
+    per_second: Usd | None = None
 
 
 class ProviderModel(_Table, frozen=True):
@@ -71,9 +109,19 @@ class ProviderModel(_Table, frozen=True):
     upstream_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     task: Task = "conversational"
     price: TokenPrice | None = None
+    price_per_second: Usd | None = None
+    prices: list[DatedPrice] = []
     free: bool = False
     context_length: Annotated[int, Meta(ge=1)] | None = None
     output_tokens_max: Annotated[int, Meta(ge=1)] | None = None
+
+
+class ProviderBilling(_Table, frozen=True):
+    """Where a provider says afterwards what calls cost: Hugging Face's partner billing protocol."""
+
+    url: HttpUrl
+    request_id_header: HeaderName = "Inference-Id"
+    api_key: str | None = None
 
 
 class Provider(_Table, frozen=True):
@@ -83,11 +131,20 @@ class Provider(_Table, frozen=True):
     plugin: str
     base_url: str | None = None
     api_key: str | None = None
+    trust_cost: bool = False
     settings: dict[str, Any] = {}
     models: list[ProviderModel] = []
+    billing: ProviderBilling | None = None
     first_event_seconds_max: Seconds = 60.0
     idle_seconds_max: Seconds = 30.0
     seconds_max: Seconds = 600.0
+
+
+class DatedHardwarePrice(_Table, frozen=True, kw_only=True):
+    """What a second of local compute costs from a moment on."""
+
+    starts: Moment = field(name="from")
+    price_usd_per_second: Usd
 
 
 class Hardware(_Table, frozen=True):
@@ -95,6 +152,7 @@ class Hardware(_Table, frozen=True):
 
     name: str = "cpu"
     price_usd_per_second: Usd = "0.00001"
+    prices: list[DatedHardwarePrice] = []
 
 
 class LocalModel(_Table, frozen=True):
@@ -117,10 +175,54 @@ class Local(_Table, frozen=True):
     models: list[LocalModel] = []
 
 
+class UsageLog(_Table, frozen=True):
+    """How long single calls are kept. The ledger and the sums per hour and day stay for ever."""
+
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
+    keep_bytes: Annotated[int, Meta(ge=1_000_000)] = 10_000_000_000
+
+
+class Webhook(_Table, frozen=True):
+    """Who is told when a credit or a limit is nearly, or wholly, used up."""
+
+    url: HttpUrl | None = None
+    secret: str | None = None
+
+
+class Invoices(_Table, frozen=True):
+    """What stands on every invoice."""
+
+    seller_name: str = ""
+    seller_address: list[str] = []
+    number_prefix: Annotated[str, Meta(max_length=32)] = ""
+    currency_note: str = "All amounts are in US dollars."
+
+
 def _default_tiers() -> dict[str, Tier]:
     return {
-        "free": Tier(monthly_credit_usd="0.10", overage="stop"),
-        "pro": Tier(monthly_credit_usd="2.00", overage="pay_as_you_go"),
+        "free": Tier(monthly_credit_usd="0.10"),
+        "pro": Tier(
+            monthly_credit_usd="2.00",
+            overage="pay_as_you_go",
+            price_usd="9.00",
+            features=["spending_limits"],
+        ),
+        "team": Tier(
+            monthly_credit_usd="2.00",
+            overage="pay_as_you_go",
+            price_usd="20.00",
+            per="seat",
+            org=True,
+            features=["resource_groups", "spending_limits", "provider_switches"],
+        ),
+        "enterprise": Tier(
+            monthly_credit_usd="2.00",
+            overage="pay_as_you_go",
+            per="seat",
+            org=True,
+            invoice_days=30,
+            features=list(FEATURES),
+        ),
     }
 
 
@@ -131,6 +233,9 @@ class Config(_Table, frozen=True):
     tiers: dict[Identifier, Tier] = field(default_factory=_default_tiers)
     providers: list[Provider] = []
     local: Local = Local()
+    usage: UsageLog = UsageLog()
+    webhook: Webhook = Webhook()
+    invoices: Invoices = Invoices()
 
     def data_dir(self) -> Path:
         """The directory that holds everything this appliance remembers."""
@@ -167,7 +272,8 @@ def load(path: Path | None, data_dir: str | None = None) -> Config:
 
 
 def parse(raw: dict[str, Any], *, source: str, data_dir: str | None = None) -> Config:
-    """Check a decoded file. What it leaves out of the tiers free and pro keeps its default."""
+    """Check a decoded file. What it leaves out of a shipped tier keeps that tier's default."""
+    raw = _with_moments_as_text(raw)
     try:
         config = msgspec.convert(_with_tier_defaults(raw), Config)
     except msgspec.ValidationError as error:
@@ -176,7 +282,7 @@ def parse(raw: dict[str, Any], *, source: str, data_dir: str | None = None) -> C
     if data_dir is not None:
         server = msgspec.structs.replace(config.server, data_dir=data_dir)
         config = msgspec.structs.replace(config, server=server)
-    _check(config, source)
+    check(config, source)
     return config
 
 
@@ -185,12 +291,23 @@ def _with_tier_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     tiers = raw.get("tiers")
     if not isinstance(tiers, dict):
         return raw
-    shipped = {name: msgspec.to_builtins(tier) for name, tier in _default_tiers().items()}
+    shipped: dict[str, Any] = {
+        name: msgspec.to_builtins(tier) for name, tier in _default_tiers().items()
+    }
     merged = {
         name: {**shipped.get(name, {}), **tier} if isinstance(tier, dict) else tier
         for name, tier in tiers.items()
     }
     return {**raw, "tiers": shipped | merged}
+
+
+def _with_moments_as_text(value: Any) -> Any:
+    """TOML's own dates as text, so that it makes no difference whether they are in quotes."""
+    if isinstance(value, dict):
+        return {key: _with_moments_as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_moments_as_text(inner) for inner in value]
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _fault(raw: dict[str, Any]) -> str:
@@ -208,33 +325,9 @@ _CHOICES = {
     "placement": ("inline", "child", "ray"),
     "engine": ("llama", "fake"),
     "task": ("conversational",),
+    "per": ("account", "seat"),
+    "features": FEATURES,
 }
-
-
-def _check(config: Config, source: str) -> None:
-    """Rules between keys."""
-    seen: set[str] = set()
-    for at, provider in enumerate(config.providers):
-        where = f"{source}: providers[{at}]"
-        if provider.id in seen or provider.id == "local":
-            raise ConfigError(f"{where}.id: {provider.id!r} is taken; provider ids are unique")
-        seen.add(provider.id)
-        names: set[str] = set()
-        for n, model in enumerate(provider.models):
-            if model.id in names:
-                raise ConfigError(f"{where}.models[{n}].id: {model.id!r} is listed twice")
-            names.add(model.id)
-            if model.price is not None and model.free:
-                raise ConfigError(f"{where}.models[{n}].free: true, but there is a price")
-            if model.price is None and not model.free:
-                raise ConfigError(
-                    f"{where}.models[{n}].price: missing; give "
-                    '{ input = "…", output = "…" } in USD per million tokens, or free = true'
-                )
-    ids = [model.id for model in config.local.models]
-    for n, model_id in enumerate(ids):
-        if model_id in ids[:n]:
-            raise ConfigError(f"{source}: local.models[{n}].id: {model_id!r} is listed twice")
 
 
 def secret(value: str | None, *, where: str) -> str | None:

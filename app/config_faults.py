@@ -19,6 +19,12 @@ PATTERNS = {
     ),
     r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z": USD,
     r"^(file|package|fake):.*$": '"file:PATH" or "package:NAME/FILE"',
+    r"^https?://[^\s/]+": 'a URL like "https://example.org/path"',
+    r"^[A-Za-z0-9-]{1,64}\Z": 'a header\'s name like "Inference-Id"',
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]{5,8}(\.0+)?(Z|[+-][0-9:]{5})?)?\Z": (
+        'a date like "2026-12-01" (from midnight UTC), or one with a time like'
+        ' "2026-12-01T12:00:00Z"'
+    ),
 }
 """The patterns of ``app.config``, in words."""
 
@@ -65,7 +71,7 @@ def explain(
     if found := _MISSING.fullmatch(text):
         return f"{_shown([*steps, found[1]])}: missing, and it has no default"
     value = _lookup(raw, steps)
-    expected = USD if _is_money(steps) else _expected(text, _last(steps), choices)
+    expected = USD if _is_money(steps) else _expected(text, _key(steps), choices)
     return f"{shown or 'the file'}: expected {expected}, found {_found(shown, value)}"
 
 
@@ -92,8 +98,15 @@ def _last(steps: list[str | int]) -> str:
     return str(steps[-1]) if steps else ""
 
 
+def _key(steps: list[str | int]) -> str:
+    """The key that a value, or the list that it is in, stands under."""
+    return next((step for step in reversed(steps) if isinstance(step, str)), "")
+
+
 def _is_money(steps: list[str | int]) -> bool:
-    return "price" in steps[:-1] or "_usd" in _last(steps)
+    if {"price", "prices"} & set(steps[:-1]):
+        return _last(steps) != "from" and not isinstance(steps[-1], int)
+    return "_usd" in _last(steps) or _last(steps) == "price_per_second"
 
 
 def _found(shown: str, value: object) -> str:

@@ -138,18 +138,22 @@ async def usage_is_counted(subject: Subject) -> None:
     """Usage has no negative bucket, and something in it on both sides."""
     for stream in (False, True):
         usage = (await run(subject.adapter, subject.call(stream))).usage
-        buckets = (
+        read = (
             usage.input_tokens,
             usage.cache_read_tokens,
             usage.cache_write_tokens,
+            usage.audio_input_tokens,
+        )
+        made = (
             usage.output_tokens,
             usage.reasoning_tokens,
-            usage.compute_ns,
-            usage.cost_nano_usd or 0,
+            usage.audio_output_tokens,
+            usage.images,
         )
-        expect(min(buckets) >= 0, "no bucket of usage is negative")
-        expect(sum(buckets[:3]) > 0, "a prompt has tokens")
-        expect(sum(buckets[3:5]) > 0, "an answer has tokens")
+        others = (usage.compute_ns, usage.cost_nano_usd or 0)
+        expect(min(*read, *made, *others) >= 0, "no bucket of usage is negative")
+        expect(sum(read) > 0, "a prompt has tokens")
+        expect(sum(made) > 0, "an answer has tokens")
 
 
 async def stream_and_whole_agree(subject: Subject) -> None:

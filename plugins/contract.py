@@ -7,9 +7,9 @@ makes one ``Adapter`` → ``start`` → any number of ``infer`` calls, side by s
 
 Rules of ``infer``:
 
-- It is an async generator of events. Before its first event it may fail with ``AdapterError`` and
-  nothing has reached the client; the gateway may then try the next offer. After the first event
-  a failure ends the client's stream with an error event.
+- It is an async generator of events. Before its first ``Chunk`` it may fail with ``AdapterError``
+  and nothing has reached the client; the gateway may then try the next offer. After it a failure
+  ends the client's stream with an error event.
 - Events come in this order: ``Started`` at most once and first; then ``Chunk`` any number of times
   (``stream=True``, and allowed for ``stream=False``) or one ``Completion`` (only for
   ``stream=False``); then exactly one ``UsageReport``, last. When the provider reports no usage the
@@ -36,21 +36,28 @@ import msgspec
 from plugins.chat import ChatRequest, Choice, ChoiceDelta
 
 CONTRACT_VERSION = 1
+"""Raised when a plugin has to change. A new field with a default does not raise it."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Measured quantities of one attempt, in buckets that never overlap.
 
-    ``input_tokens`` are those read afresh; tokens found in a cache are in ``cache_read_tokens``
-    only. ``reasoning_tokens`` are not in ``output_tokens``. ``compute_ns`` is the hardware's busy
-    time that belongs to this call. ``cost_nano_usd`` is the provider's own bill, if any.
+    ``input_tokens`` are those read afresh, as text or pictures: tokens found in a cache, written to
+    one, or of sound are in ``cache_read_tokens``, ``cache_write_tokens``, ``audio_input_tokens``
+    only. ``reasoning_tokens`` and ``audio_output_tokens`` are not in ``output_tokens``. ``images``
+    are those that were made. ``compute_ns`` is the hardware's busy time that belongs to this call.
+    ``cost_nano_usd`` is the provider's own bill, if any: it is recorded, and charged where the
+    offer's price says ``as_billed``.
     """
 
     input_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    images: int = 0
     compute_ns: int = 0
     cost_nano_usd: int | None = None
     estimated: bool = False
@@ -130,10 +137,14 @@ class AdapterError(Exception):
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """What one offer costs. Token prices are nano-USD per 10^6 tokens, compute nano-USD per second.
+    """What one offer costs. Token prices are nano-USD per 10^6 tokens, ``image`` is nano-USD per
+    10^6 images, ``per_request`` nano-USD for a call that used anything, and ``compute_per_second``
+    nano-USD per second.
 
     ``$0.20 per million tokens`` is ``input=200_000_000``. A bucket without a price of its own is
-    charged as the bucket it came from: cache reads and writes as input, reasoning as output.
+    charged as the bucket it came from: cache reads, cache writes and sound as input, reasoning and
+    sound as output. ``as_billed``: the provider's own bill is charged where its answer has one; the
+    rest still bounds the call. An offer whose price is nothing at all is refused, unless ``free``.
     """
 
     input: int = 0
@@ -141,16 +152,23 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     cache_read: int | None = None
     cache_write: int | None = None
     reasoning: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
+    image: int = 0
+    per_request: int = 0
     compute_per_second: int = 0
+    as_billed: bool = False
     free: bool = False
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """One model as served by one provider.
 
-    ``supported_params`` names the request parameters that the adapter honours (``None``: it passes
-    on all of them); the gateway refuses the others by name. ``abort_stops_billing`` is true where
-    closing ``infer`` ends the cost at once, as on hardware of our own.
+    The host puts the configured price that is in force in place of ``price``, and a call keeps the
+    offer it was planned with. ``supported_params`` names the request parameters that the adapter
+    honours (``None``: it passes on all of them); the gateway refuses the others by name.
+    ``abort_stops_billing`` is true where closing ``infer`` ends the cost at once, as on hardware of
+    our own.
     """
 
     model: str
@@ -168,8 +186,9 @@ class InferenceCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt's work order.
 
     ``request.model`` is the client's name for the model; the adapter sends ``upstream_id``.
-    ``compute_ns_max`` is the compute that the hold pays for: an adapter that bills compute ends
-    the answer with ``finish_reason="length"`` before it uses more.
+    ``compute_ns_max`` is the compute that the hold pays for, None where compute is not billed: an
+    adapter that bills compute reports ``compute_ns``, and ends the answer before it uses more (with
+    ``finish_reason="length"`` where it runs the engine itself).
     ``deadline_s`` bounds the whole attempt, ``first_event_s`` the wait for the first event,
     ``idle_s`` the wait between two.
     """
@@ -187,7 +206,10 @@ class InferenceCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One configured model of a provider, prices already exact integers."""
+    """One configured model of a provider, prices already exact integers.
+
+    ``price`` is the first that was configured; of later ones the host takes care.
+    """
 
     id: str
     upstream_id: str
@@ -218,13 +240,18 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Toolbox(msgspec.Struct, frozen=True, kw_only=True):
-    """What the host lends an adapter. ``provider_id`` is the id from the configuration."""
+    """What the host lends an adapter. ``provider_id`` is the id from the configuration.
+
+    ``request_id_header`` is set where the provider is asked afterwards what calls cost: the reply
+    names the call there, and ``Started`` comes with that id as soon as the headers have arrived.
+    """
 
     provider_id: str
     models: tuple[ModelEntry, ...]
     log: logging.Logger
     monotonic_ns: Callable[[], int]
     user_agent: str
+    request_id_header: str | None = None
 
 
 class Adapter(Protocol):

@@ -1,7 +1,8 @@
 """Usage × price → nano-USD, exactly: integers all the way and one ceil at the end (I16). Pure.
 
-Token prices are nano-USD per 10^6 tokens, compute is nano-USD per second and measured in
-nanoseconds; so every product is a whole number of 10^-9 nano-USD, and only the sum is rounded.
+Token prices are nano-USD per 10^6 tokens, images likewise, compute is nano-USD per second and
+measured in nanoseconds; so every product is a whole number of 10^-9 nano-USD, and only the sum is
+rounded.
 """
 
 from plugins.contract import Price, Usage
@@ -11,36 +12,75 @@ _PER_TOKEN_UNIT = 1_000  # 10^-9 nano-USD in a millionth of a nano-USD
 
 
 def rate(usage: Usage, price: Price) -> int:
-    """What a call cost in nano-USD: the provider's own bill where it sent one.
+    """What a call cost in nano-USD: the provider's own bill where that is what the price says.
 
-    ``0 <= rate - exact < 1``. Raises ValueError for a negative quantity. A negative bill is no
-    bill. A free offer costs nothing, whatever was used.
+    ``0 <= rate - exact < 1``. The price per request is due as soon as anything was used at all.
+    Raises ValueError for a negative quantity. A negative bill is no bill. A free offer costs
+    nothing, whatever was used.
     """
-    _check(usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
-    _check(usage.output_tokens, usage.reasoning_tokens, usage.compute_ns)
+    _check(
+        usage.input_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.audio_input_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.audio_output_tokens,
+        usage.images,
+        usage.compute_ns,
+    )
     if price.free:
         return 0
-    if usage.cost_nano_usd is not None and usage.cost_nano_usd >= 0:
+    if price.as_billed and usage.cost_nano_usd is not None and usage.cost_nano_usd >= 0:
         return usage.cost_nano_usd
-    tokens = (
+    units = (
         usage.input_tokens * price.input
         + usage.cache_read_tokens * _or(price.cache_read, price.input)
         + usage.cache_write_tokens * _or(price.cache_write, price.input)
+        + usage.audio_input_tokens * _or(price.audio_input, price.input)
         + usage.output_tokens * price.output
         + usage.reasoning_tokens * _or(price.reasoning, price.output)
+        + usage.audio_output_tokens * _or(price.audio_output, price.output)
+        + usage.images * price.image
     )
-    return _ceil(tokens * _PER_TOKEN_UNIT + usage.compute_ns * price.compute_per_second)
+    cost = _ceil(units * _PER_TOKEN_UNIT + usage.compute_ns * price.compute_per_second)
+    return cost + price.per_request if is_anything(usage) else cost
+
+
+def is_anything(usage: Usage) -> bool:
+    """Whether any quantity was used at all."""
+    return bool(
+        usage.input_tokens
+        or usage.output_tokens
+        or usage.cache_read_tokens
+        or usage.cache_write_tokens
+        or usage.audio_input_tokens
+        or usage.reasoning_tokens
+        or usage.audio_output_tokens
+        or usage.images
+        or usage.compute_ns
+    )
 
 
 def ceiling(
-    price: Price, input_tokens_max: int, output_tokens_max: int, compute_ns_max: int
+    price: Price,
+    input_tokens_max: int,
+    output_tokens_max: int,
+    compute_ns_max: int,
+    images_max: int = 0,
 ) -> int:
-    """The most that a call within these bounds can cost in nano-USD, whatever buckets it fills."""
-    _check(input_tokens_max, output_tokens_max, compute_ns_max)
+    """The most that a call within these bounds can cost in nano-USD, whatever buckets it fills.
+
+    A provider's own bill knows no bounds; where it is charged, this is what is set aside for it.
+    """
+    _check(input_tokens_max, output_tokens_max, compute_ns_max, images_max)
     if price.free:
         return 0
-    tokens = input_tokens_max * dearest_input(price) + output_tokens_max * dearest_output(price)
-    return _ceil(tokens * _PER_TOKEN_UNIT + compute_ns_max * price.compute_per_second)
+    units = input_tokens_max * dearest_input(price) + output_tokens_max * dearest_output(price)
+    units += images_max * price.image
+    return price.per_request + _ceil(
+        units * _PER_TOKEN_UNIT + compute_ns_max * price.compute_per_second
+    )
 
 
 def affordable_output_tokens(
@@ -53,26 +93,41 @@ def affordable_output_tokens(
     per_token = dearest_output(price)
     if price.free or per_token == 0:
         return None
-    left = amount_nano_usd * _PER_NANO_USD // _PER_TOKEN_UNIT
+    left = (amount_nano_usd - price.per_request) * _PER_NANO_USD // _PER_TOKEN_UNIT
     left -= input_tokens_max * dearest_input(price)
     return max(left // per_token, 0)
 
 
 def affordable_compute_ns(price: Price, amount_nano_usd: int) -> int | None:
-    """The most compute with ``ceiling(price, 0, 0, it) <= amount_nano_usd``; None where free."""
+    """The most compute with ``ceiling(price, 0, 0, it) <= amount_nano_usd``; None where free.
+
+    0 where not even the price per request is covered.
+    """
     if price.free or price.compute_per_second == 0:
         return None
-    return amount_nano_usd * _PER_NANO_USD // price.compute_per_second
+    left = (amount_nano_usd - price.per_request) * _PER_NANO_USD
+    return max(left // price.compute_per_second, 0)
 
 
 def dearest_input(price: Price) -> int:
     """The price of a prompt token in its dearest bucket."""
-    return max(price.input, price.cache_read or 0, price.cache_write or 0)
+    return max(price.input, price.cache_read or 0, price.cache_write or 0, price.audio_input or 0)
 
 
 def dearest_output(price: Price) -> int:
     """The price of a generated token in its dearest bucket."""
-    return max(price.output, price.reasoning or 0)
+    return max(price.output, price.reasoning or 0, price.audio_output or 0)
+
+
+def is_missing(price: Price) -> bool:
+    """Whether nothing in it costs anything although it is not free: then nobody set a price."""
+    return not price.free and not (
+        price.per_request
+        or price.image
+        or price.compute_per_second
+        or dearest_input(price)
+        or dearest_output(price)
+    )
 
 
 def _ceil(amount: int) -> int:

@@ -4,6 +4,8 @@ Prompt tokens are bounded by bytes: every token of a byte-level vocabulary stand
 byte, and the JSON text of a string is never shorter than the string. What a chat template adds is
 bounded per message. Output is bounded by the limit that is sent along. Compute time has no such
 law, so the bound is a generous guess and the engine is told to stop at what the hold pays for.
+A token counts as one of its dearest bucket, sound included, and a call as one request. No request
+of this form makes images: its modalities are text and audio.
 """
 
 import msgspec
@@ -72,7 +74,7 @@ def _costs(request: ChatRequest, offer: Offer, tokens_in: int) -> tuple[int, int
     return (
         ceiling(price, tokens_in, wanted, _compute_ns(COMPUTE_GENEROUS, tokens_in, wanted)),
         ceiling(price, tokens_in, fair, _compute_ns(COMPUTE_COMFORTABLE, tokens_in, fair)),
-        ceiling(price, tokens_in, least, COMPUTE_FLOOR_NS),
+        ceiling(price, tokens_in, least, _least_compute_ns(offer, tokens_in, least)),
     )
 
 
@@ -116,10 +118,23 @@ def output_tokens_to_send(
 
 
 def compute_ns_to_send(offer: Offer, amount_nano_usd: int) -> int | None:
-    """The compute time that the hold pays for; None where compute is not billed."""
+    """The compute time that the hold pays for; None where compute is not billed.
+
+    For an offer that is priced by compute and by tokens as well it is a bound of its own: what the
+    tokens take comes on top.
+    """
     if offer.price.free or not offer.price.compute_per_second:
         return None
     return affordable_compute_ns(offer.price, amount_nano_usd)
+
+
+def _least_compute_ns(offer: Offer, tokens_in: int, tokens_out: int) -> int:
+    """An engine of our own ends an answer in good order when its time is up; elsewhere the answer
+    would be lost, so there the least is what an answer of that length may well take.
+    """
+    if offer.abort_stops_billing:
+        return COMPUTE_FLOOR_NS
+    return _compute_ns(COMPUTE_COMFORTABLE, tokens_in, tokens_out)
 
 
 def _compute_ns(rates: tuple[int, int, int], tokens_in: int, tokens_out: int) -> int:

@@ -1,37 +1,97 @@
 """Models and the offers that serve them, as one immutable snapshot that is swapped whole."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import msgspec
 
-from plugins.contract import Adapter, Offer
+from plugins.contract import Adapter, Offer, Price
+
+log = logging.getLogger("turnpike.routing")
+
+
+class Prices(Protocol):
+    """Which price an offer has when; ``app.billing.prices.PriceBook`` is the one."""
+
+    def price_at(self, offer: Offer, at_ms: int) -> Price | None:
+        """The price in force at a moment, None where there is none."""
+        ...
+
+    def upcoming(self, offer: Offer, at_ms: int) -> Sequence[Any]:
+        """What comes into force later."""
+        ...
+
+    def span_at(self, at_ms: int) -> tuple[int, int]:
+        """From when, and until before when, all prices are those of ``at_ms``."""
+        ...
+
+
+class _AsOffered:
+    """The prices that the adapters gave their offers, for ever."""
+
+    def price_at(self, offer: Offer, _at_ms: int) -> Price:
+        return offer.price
+
+    def upcoming(self, _offer: Offer, _at_ms: int) -> Sequence[Any]:
+        return ()
+
+    def span_at(self, _at_ms: int) -> tuple[int, int]:
+        return -(2**63), 2**63 - 1
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What could be served at one moment. ``models`` keeps the order of the configuration."""
+    """What could be served at one moment. ``models`` keeps the order of the configuration.
+
+    ``unpriced`` are the offers that have no price in force: nobody can call them.
+    """
 
     models: Mapping[str, tuple[Offer, ...]]
     built_at_s: int
+    unpriced: tuple[Offer, ...] = ()
 
 
 class Catalog:
     """Holds the current snapshot; readers take it once per call and keep it."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], built_at_s: int) -> None:
+    def __init__(
+        self, adapters: Mapping[str, Adapter], now_ms: int, prices: Prices | None = None
+    ) -> None:
+        self.prices = prices or _AsOffered()
         self._adapters = adapters
-        self.snapshot = Snapshot(MappingProxyType({}), built_at_s)
-        self.rebuild(built_at_s)
+        self.rebuild(now_ms)
 
-    def rebuild(self, built_at_s: int) -> None:
+    def snapshot_at(self, now_ms: int) -> Snapshot:
+        """The snapshot with the prices of that moment; a new one where a price's date has come.
+
+        A clock that steps back over a date gets the prices from before it again.
+        """
+        if not self._from_ms <= now_ms < self._until_ms:
+            self.rebuild(now_ms)
+        return self.snapshot
+
+    def rebuild(self, now_ms: int) -> None:
         """Ask every adapter for its offers. No I/O, so it cannot fail half-way."""
         models: dict[str, list[Offer]] = {}
+        unpriced = []
         for adapter in self._adapters.values():
             for offer in adapter.offers():
-                models.setdefault(offer.model, []).append(offer)
+                price = self.prices.price_at(offer, now_ms)
+                if price is None:
+                    unpriced.append(offer)
+                    log.warning(
+                        "%s of %s has no price now, so nobody can call it",
+                        offer.model,
+                        offer.provider,
+                    )
+                else:
+                    priced = msgspec.structs.replace(offer, price=price)
+                    models.setdefault(offer.model, []).append(priced)
         frozen = {model: tuple(offers) for model, offers in models.items()}
-        self.snapshot = Snapshot(MappingProxyType(frozen), built_at_s)
+        self.snapshot = Snapshot(MappingProxyType(frozen), now_ms // 1000, tuple(unpriced))
+        self._from_ms, self._until_ms = self.prices.span_at(now_ms)
 
     def offers(self) -> list[Offer]:
-        """Every offer, model by model."""
+        """Every offer that can be called, model by model."""
         return [offer for offers in self.snapshot.models.values() for offer in offers]

@@ -17,6 +17,7 @@ from plugins.contract import (
     Offer,
     Started,
     Toolbox,
+    Usage,
     UsageReport,
 )
 from plugins.openai_compatible import failures, wire
@@ -26,6 +27,7 @@ from plugins.openai_compatible.upstream import Exchange, Upstream
 # How long a provider may take to end the HTTP body after its last event. Waiting this little keeps
 # the connection for the next call; a provider that needs longer gets its connection closed.
 _TAIL_S_MAX = 0.05
+REQUEST_ID_LENGTH_MAX = 200
 
 
 class OpenAICompatibleAdapter:
@@ -35,6 +37,7 @@ class OpenAICompatibleAdapter:
         self._upstream = upstream
         self._api_key = api_key
         self._toolbox = toolbox
+        self._id_header = (toolbox.request_id_header or "").lower()
 
     def offers(self) -> list[Offer]:
         """The configured models; all request parameters are passed on."""
@@ -55,18 +58,22 @@ class OpenAICompatibleAdapter:
 
     async def _whole(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
         began = asyncio.get_running_loop().time()
-        by = began + min(call.first_event_s, call.deadline_s)
-        exchange, body = await self._upstream.fetch(
-            wire.encode_request(call), by=by, silence_s=max(call.first_event_s, call.idle_s)
-        )
-        if not 200 <= exchange.status < 300:
-            raise failures.refusal(exchange.status, exchange.header, body, self._api_key)
-        self._check_plain(exchange)
-        reply = self._decode(body)
-        if not reply.choices:
-            raise self._unreadable("no choices", body)
+        by = began + min(call.first_event_s, _seconds_max(call))
+        order, silence_s = wire.encode_request(call), max(call.first_event_s, call.idle_s)
+        if self._id_header:
+            exchange = await self._upstream.stream(order, by=by, silence_s=silence_s)
+            try:
+                if 200 <= exchange.status < 300:
+                    yield Started(self._id_of(exchange))
+                body = await exchange.read_all(by)
+            finally:
+                await exchange.close()
+            reply = self._reply(exchange, body)
+        else:
+            exchange, body = await self._upstream.fetch(order, by=by, silence_s=silence_s)
+            reply = self._reply(exchange, body)
+            yield Started(reply.id or "")
         choices = wire.choices_of(reply)
-        yield Started(reply.id or "")
         yield Completion(choices)
         usage = wire.usage_of(reply.usage)
         if usage is None:
@@ -74,12 +81,12 @@ class OpenAICompatibleAdapter:
             for choice in choices:
                 delivered.add(choice.message)
             usage = delivered.estimate(call.request)
-        yield UsageReport(usage)
+        yield UsageReport(_with_compute(usage, call, exchange, began))
 
     async def _streamed(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
         time = asyncio.get_running_loop().time
         began = time()
-        deadline = began + call.deadline_s
+        deadline = began + _seconds_max(call)
         by = min(began + call.first_event_s, deadline)
         exchange = await self._upstream.stream(
             wire.encode_request(call), by=by, silence_s=max(call.first_event_s, call.idle_s)
@@ -88,13 +95,16 @@ class OpenAICompatibleAdapter:
         started = False
         try:
             await self._check_head(exchange, by)
+            if self._id_header:
+                yield Started(self._id_of(exchange))
             while not reading.ended:
                 piece = await exchange.read(by)
                 deltas, heard = reading.take(piece)
                 if deltas:
                     if not started:
                         started = True
-                        yield Started(reading.upstream_id)
+                        if not self._id_header:
+                            yield Started(reading.upstream_id)
                     yield Chunk(deltas)
                 if reading.failure is not None:
                     raise reading.failure
@@ -103,11 +113,19 @@ class OpenAICompatibleAdapter:
             await _end(exchange, min(time() + _TAIL_S_MAX, deadline))
         except AdapterError as error:
             if started:
-                error.usage = reading.usage(call.request)
+                usage = reading.usage(call.request)
+                error.usage = _with_compute(usage, call, exchange, began)
             raise
         finally:
             await exchange.close()
-        yield UsageReport(reading.usage(call.request))
+        yield UsageReport(_with_compute(reading.usage(call.request), call, exchange, began))
+
+    def _id_of(self, exchange: Exchange) -> str:
+        """The id under which the provider can be asked for the cost; empty where it gave none
+        that can be sent back."""
+        found = exchange.header(self._id_header) or ""
+        good = len(found) <= REQUEST_ID_LENGTH_MAX and found.isascii() and found.isprintable()
+        return found.strip() if good else ""
 
     async def _check_head(self, exchange: Exchange, by: float) -> None:
         """Refuse a reply that is no plain event stream; the body says what it is instead."""
@@ -130,6 +148,16 @@ class OpenAICompatibleAdapter:
                 detail=f"content-encoding: {encoding}",
             )
 
+    def _reply(self, exchange: Exchange, body: bytes) -> wire.WireReply:
+        """A whole answer that has choices; anything else is raised."""
+        if not 200 <= exchange.status < 300:
+            raise failures.refusal(exchange.status, exchange.header, body, self._api_key)
+        self._check_plain(exchange)
+        reply = self._decode(body)
+        if not reply.choices:
+            raise self._unreadable("no choices", body)
+        return reply
+
     def _decode(self, body: bytes) -> wire.WireReply:
         """A whole reply; an error that came with status 200 is raised."""
         try:
@@ -147,6 +175,21 @@ class OpenAICompatibleAdapter:
             "the provider's answer cannot be read",
             detail=f"{str(why)[:120]}: {said}",
         )
+
+
+def _seconds_max(call: InferenceCall) -> float:
+    """How long an attempt may take: where compute is billed, no longer than the hold pays for."""
+    if call.compute_ns_max is None:
+        return call.deadline_s
+    return min(call.deadline_s, call.compute_ns_max / 1e9)
+
+
+def _with_compute(usage: Usage, call: InferenceCall, exchange: Exchange, began: float) -> Usage:
+    """The usage, with the compute time where that is what the offer is priced by."""
+    if call.compute_ns_max is None:
+        return usage
+    wall_ns = round((asyncio.get_running_loop().time() - began) * 1e9)
+    return wire.with_compute(usage, exchange.header("x-compute-time"), wall_ns)
 
 
 async def _end(exchange: Exchange, by: float) -> None:

@@ -159,8 +159,11 @@ class Exchange:
         self.status = response.status
 
     def header(self, name: str) -> str | None:
-        """One header of the reply, by lower-case name."""
-        return self._response.get_header(name)
+        """One header of the reply, by lower-case name; None too for one that is not ASCII."""
+        try:
+            return self._response.get_header(name)
+        except ValueError:
+            return None
 
     async def read(self, by: float) -> bytes | None:
         """The next piece of the body, None at its end; AdapterError (TIMEOUT) after ``by``."""

@@ -6,6 +6,7 @@ that a nonsensical one costs us the numbers and not the answer.
 """
 
 import copy
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -24,6 +25,11 @@ from plugins.contract import InferenceCall, Usage
 
 # No answer of one call has more; a larger number is a provider's mistake, and not to be charged.
 _Tokens = Annotated[int, Meta(ge=0, le=10_000_000)]
+# Nor does one answer cost more than a thousand dollars, or take more than a day of computing.
+_COST_USD_MAX = 1_000
+_COMPUTE_SECONDS_MAX = 86_400
+_NUMBER_BYTES_MAX = 64
+_EXACT = Context(prec=2 * _NUMBER_BYTES_MAX)
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
 NULL_BYTES = len(_NULL)
@@ -33,10 +39,13 @@ NULL_BYTES = len(_NULL)
 # collector need not visit hundreds of them per answer.
 class _PromptDetails(msgspec.Struct):
     cached_tokens: _Tokens | None = None
+    cache_write_tokens: _Tokens | None = None
+    audio_tokens: _Tokens | None = None
 
 
 class _CompletionDetails(msgspec.Struct):
     reasoning_tokens: _Tokens | None = None
+    audio_tokens: _Tokens | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -44,6 +53,7 @@ class _Usage(msgspec.Struct):
     completion_tokens: _Tokens | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
+    cost: Raw = _NULL
 
 
 class _WireMessage(AssistantMessage, omit_defaults=False, kw_only=True):
@@ -93,6 +103,7 @@ reply_decoder = msgspec.json.Decoder(WireReply)
 chunk_decoder = msgspec.json.Decoder(WireChunk)
 chunks_decoder = msgspec.json.Decoder(list[WireChunk])
 _usage_decoder = msgspec.json.Decoder(_Usage | None)
+_cost_decoder = msgspec.json.Decoder(Decimal | None)
 _encoder = msgspec.json.Encoder()
 _WITH_USAGE = StreamOptions(include_usage=True)
 
@@ -125,7 +136,11 @@ def choices_of(reply: WireReply) -> list[Choice]:
 
 
 def usage_of(raw: Raw) -> Usage | None:
-    """Reported usage in buckets that do not overlap; None where it is absent or makes no sense."""
+    """Reported usage in buckets that do not overlap; None where it is absent or makes no sense.
+
+    Details are parts of the whole that they stand under, and of what details before them left of
+    it: one that claims more gets what is left, so that nothing is negative or counted twice.
+    """
     try:
         usage = _usage_decoder.decode(raw)
     except DECODE_ERRORS:
@@ -133,20 +148,67 @@ def usage_of(raw: Raw) -> Usage | None:
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    details = usage.prompt_tokens_details
-    cached = (details.cached_tokens or 0) if details else 0
-    more = usage.completion_tokens_details
-    reasoning = (more.reasoning_tokens or 0) if more else 0
-    if cached > prompt or prompt + completion == 0:
+    if prompt + completion == 0:
         return None
-    if reasoning > completion:
-        reasoning = 0
+    cost = None if usage.cost is _NULL else _cost_of(usage.cost)
+    read = written = heard = reasoning = spoken = 0
+    if (details := usage.prompt_tokens_details) is not None:
+        read = min(details.cached_tokens or 0, prompt)
+        written = min(details.cache_write_tokens or 0, prompt - read)
+        heard = min(details.audio_tokens or 0, prompt - read - written)
+    if (more := usage.completion_tokens_details) is not None:
+        reasoning = min(more.reasoning_tokens or 0, completion)
+        spoken = min(more.audio_tokens or 0, completion - reasoning)
     return Usage(
-        input_tokens=prompt - cached,
-        cache_read_tokens=cached,
-        output_tokens=completion - reasoning,
+        input_tokens=prompt - read - written - heard,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        audio_input_tokens=heard,
+        output_tokens=completion - reasoning - spoken,
         reasoning_tokens=reasoning,
+        audio_output_tokens=spoken,
+        cost_nano_usd=cost,
     )
+
+
+def with_compute(usage: Usage, told: str | None, wall_ns: int) -> Usage:
+    """The usage with its compute time: what the provider's ``x-compute-time`` header says, in
+    seconds, rounded up to a nanosecond.
+
+    Where it says nothing, or nonsense, it is ``wall_ns``, the time from the request to the end of
+    the answer, which is the longest that the hardware can have worked on it; and estimated.
+    """
+    seconds = None if told is None else _decimal(told)
+    if seconds is None or not 0 <= seconds <= _COMPUTE_SECONDS_MAX:
+        return msgspec.structs.replace(usage, compute_ns=wall_ns, estimated=True)
+    return msgspec.structs.replace(usage, compute_ns=_billionths(seconds))
+
+
+def _cost_of(raw: Raw) -> int | None:
+    """The provider's own bill in nano-USD, rounded up; None where it is none that can be true."""
+    if len(raw) > _NUMBER_BYTES_MAX:
+        return None
+    try:
+        # From the text of the number to a Decimal: no float comes between.
+        usd = _cost_decoder.decode(raw)
+    except DECODE_ERRORS:
+        return None
+    if usd is None or not usd.is_finite() or not 0 <= usd <= _COST_USD_MAX:
+        return None
+    return _billionths(usd)
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        found = Decimal(text) if len(text) <= _NUMBER_BYTES_MAX else None
+    except ArithmeticError:
+        return None
+    return found if found is not None and found.is_finite() else None
+
+
+def _billionths(amount: Decimal) -> int:
+    """A small amount of at most 64 digits in billionths, rounded up."""
+    return int(_EXACT.scaleb(amount, 9).to_integral_value(ROUND_CEILING, _EXACT))
 
 
 class Delivered:

@@ -1,6 +1,7 @@
 """The configuration file: defaults, and what a person is told about each kind of mistake."""
 
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -8,11 +9,14 @@ import pytest
 
 from app import config, config_faults
 from app.config import Config, load, nano_usd, parse, secret
+from app.config_rules import moment_ms
 from app.errors import ConfigError
 
 PROVIDER = '[[providers]]\nid = "mock"\nplugin = "openai_compatible"\n'
 MODEL = '[[providers.models]]\nid = "acme/tiny"\n'
 PRICE = 'price = { input = "0.20", output = "0.60" }\n'
+DATED = '[[providers.models.prices]]\nfrom = "2026-12-01"\ninput = "0.10"\noutput = "0.30"\n'
+MOCK = PROVIDER + MODEL
 
 
 def parsed(text: str) -> Config:
@@ -73,6 +77,65 @@ def test_the_fixed_shape_of_a_provider() -> None:
         (PROVIDER.replace("mock", "local"), "providers[0].id: 'local' is taken"),
         (PROVIDER.replace('"mock"', '"mock\\n"'), "providers[0].id: expected a name"),
         (PROVIDER + MODEL, "providers[0].models[0].price: missing"),
+        (
+            'tiers.team.per = "desk"',
+            'tiers.team.per: expected "account" or "seat", found a string, "desk"',
+        ),
+        ('tiers.pro.per = "seat"', 'tiers.pro.per: "seat", but only orgs have seats; add org = tr'),
+        ('tiers.free.overage_limit_usd = "1"', "tiers.free.overage_limit_usd: given, but overage"),
+        ('tiers.pro.price_usd = "-9"', "tiers.pro.price_usd: expected USD in quotes"),
+        (
+            'tiers.pro.features = ["ssso"]',
+            'tiers.pro.features[0]: expected "sso" or "audit_log" or "resource_groups"',
+        ),
+        ("tiers.pro.invoice_days = -1", "tiers.pro.invoice_days: expected a whole number, at leas"),
+        ("usage.keep_days = 0", "usage.keep_days: expected a whole number, at least 1"),
+        ('webhook.url = "ftp://x"', 'webhook.url: expected a URL like "https://example.org/path"'),
+        ("invoices.seller_address = 3", "invoices.seller_address: expected a list"),
+        (PROVIDER + "billing = {}", "providers[0].billing.url: missing"),
+        (
+            PROVIDER + 'billing = { url = "http://h/b", request_id_header = "a b" }',
+            'providers[0].billing.request_id_header: expected a header\'s name like "Inference-Id"',
+        ),
+        (MOCK + "price_per_second = 1", "providers[0].models[0].price_per_second: expected USD"),
+        (
+            MOCK + PRICE + 'price_per_second = "1"',
+            "providers[0].models[0].price_per_second: given, but there is a price per token too",
+        ),
+        (MOCK + DATED + "free = true", "providers[0].models[0].prices[0].free: unknown key"),
+        (MOCK + "free = true\n" + DATED, "providers[0].models[0].free: true, but there is a price"),
+        (
+            MOCK + DATED.replace('"0.10"', "0.10"),
+            "providers[0].models[0].prices[0].input: expected USD in quotes",
+        ),
+        (
+            MOCK + DATED.replace("2026-12-01", "soon"),
+            'providers[0].models[0].prices[0].from: expected a date like "2026-12-01" (from mid',
+        ),
+        (
+            MOCK + DATED.replace("2026-12-01", "2026-12-32"),
+            "providers[0].models[0].prices[0].from: expected a date that there is, found "
+            '"2026-12-32"',
+        ),
+        (MOCK + DATED + DATED, 'providers[0].models[0].prices[1].from: "2026-12-01" is not later'),
+        (
+            MOCK + DATED + DATED.replace("2026-12-01", "2026-12-01T01:00:00+02:00"),
+            "providers[0].models[0].prices[1].from: ",
+        ),
+        (
+            MOCK + DATED.replace('output = "0.30"', ""),
+            "providers[0].models[0].prices[0]: give input and output",
+        ),
+        (
+            MOCK + DATED + 'per_second = "1"',
+            "providers[0].models[0].prices[0]: give input and output",
+        ),
+        (
+            "local.hardware.prices = ["
+            '{ from = "2026-12-01", price_usd_per_second = "1" },'
+            '{ from = "2026-11-01", price_usd_per_second = "1" }]',
+            'local.hardware.prices[1].from: "2026-11-01" is not later than the one before',
+        ),
         (PROVIDER + MODEL + PRICE + MODEL + PRICE, "providers[0].models[1].id: 'acme/tiny' is li"),
         (PROVIDER + MODEL + PRICE + "free = true", "providers[0].models[0].free: true, but"),
         (
@@ -98,6 +161,38 @@ def test_a_mistake_is_told_with_its_path(text: str, message: str) -> None:
     assert refused(text).startswith(f"FILE: {message}")
 
 
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        ('"2026-12-01"', "2026-12-01T00:00:00Z"),
+        ("2026-12-01", "2026-12-01T00:00:00Z"),
+        ("2026-12-01T06:30:00", "2026-12-01T06:30:00Z"),
+        ("2026-12-01 06:30:00Z", "2026-12-01T06:30:00Z"),
+        ('"2026-12-01T06:30Z"', "2026-12-01T06:30:00Z"),
+        ("2026-12-01T06:30:00+02:00", "2026-12-01T04:30:00Z"),
+        ("2026-12-01T06:30:00.000Z", "2026-12-01T06:30:00Z"),
+    ],
+)
+def test_a_date_is_utc_with_quotes_or_without(written: str, moment: str) -> None:
+    found = parsed(MOCK + DATED.replace('"2026-12-01"', written))
+    (dated,) = found.providers[0].models[0].prices
+    expected = datetime.fromisoformat(moment).timestamp()
+    assert moment_ms(dated.starts) == expected * 1000
+
+
+def test_a_model_may_have_dated_prices_only() -> None:
+    (model,) = parsed(MOCK + DATED).providers[0].models
+    assert model.price is None
+    assert [(dated.starts, dated.input) for dated in model.prices] == [("2026-12-01", "0.10")]
+
+
+def test_the_billing_table_of_a_provider() -> None:
+    (provider,) = parsed(PROVIDER + '[providers.billing]\nurl = "http://h/b"').providers
+    assert provider.billing is not None
+    assert provider.billing.request_id_header == "Inference-Id"
+    assert not provider.trust_cost
+
+
 def test_the_table_at_fault_is_named_among_several() -> None:
     told = refused('tiers.gold = { overage = "stop" }\ntiers.iron = { overage = "no" }')
     assert told.startswith("FILE: tiers.iron.overage: ")
@@ -110,7 +205,10 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
 
 
 def test_every_pattern_has_words() -> None:
-    aliases = (config.Identifier, config.ModelName, config.Usd)
+    aliases = (
+        *(config.Identifier, config.ModelName, config.Usd),
+        *(config.HttpUrl, config.HeaderName, config.Moment),
+    )
     patterns = {get_args(alias)[1].pattern for alias in aliases}
     assert patterns <= set(config_faults.PATTERNS)
 

@@ -11,10 +11,14 @@ from app.billing.rating import (
     affordable_compute_ns,
     affordable_output_tokens,
     ceiling,
+    is_anything,
+    is_missing,
     rate,
 )
 from plugins.contract import Price, Usage
 
+QUANTITIES = Usage.__struct_fields__[:9]
+FIGURES = [name for name in Price.__struct_fields__ if name not in ("as_billed", "free")]
 tokens = st.integers(0, 10**9)
 rates = st.integers(0, 10**12)
 optional = st.none() | rates
@@ -25,6 +29,10 @@ prices = st.builds(
     cache_read=optional,
     cache_write=optional,
     reasoning=optional,
+    audio_input=optional,
+    audio_output=optional,
+    image=st.integers(0, 10**16),
+    per_request=rates,
     compute_per_second=rates,
 )
 usages = st.builds(
@@ -34,6 +42,9 @@ usages = st.builds(
     cache_write_tokens=tokens,
     output_tokens=tokens,
     reasoning_tokens=tokens,
+    audio_input_tokens=tokens,
+    audio_output_tokens=tokens,
+    images=st.integers(0, 1000),
     compute_ns=st.integers(0, 10**15),
 )
 
@@ -43,10 +54,15 @@ def exact(usage: Usage, price: Price) -> Fraction:
     million, second = 10**6, 10**9
     total = Fraction(usage.input_tokens * price.input, million)
     total += Fraction(usage.output_tokens * price.output, million)
+    total += Fraction(usage.images * price.image, million)
+    if usage != Usage():
+        total += price.per_request
     for count, own, fallback in (
         (usage.cache_read_tokens, price.cache_read, price.input),
         (usage.cache_write_tokens, price.cache_write, price.input),
         (usage.reasoning_tokens, price.reasoning, price.output),
+        (usage.audio_input_tokens, price.audio_input, price.input),
+        (usage.audio_output_tokens, price.audio_output, price.output),
     ):
         total += Fraction(count * (own if own is not None else fallback), million)
     return total + Fraction(usage.compute_ns * price.compute_per_second, second)
@@ -60,24 +76,36 @@ def test_one_ceil_at_the_end(usage: Usage, price: Price) -> None:
 
 
 @given(usages, prices, st.integers(0, 10**18))
-def test_the_providers_own_bill_wins(usage: Usage, price: Price, cost: int) -> None:
-    assert rate(replace(usage, cost_nano_usd=cost), price) == cost
-    assert rate(replace(usage, cost_nano_usd=-1), price) == rate(usage, price)
+def test_the_providers_own_bill_wins_where_the_price_says_so(
+    usage: Usage, price: Price, cost: int
+) -> None:
+    as_billed = replace(price, as_billed=True)
+    assert rate(replace(usage, cost_nano_usd=cost), as_billed) == cost
+    assert rate(replace(usage, cost_nano_usd=-1), as_billed) == rate(usage, price)
+    assert rate(usage, as_billed) == rate(usage, price)
+    assert rate(replace(usage, cost_nano_usd=cost), price) == rate(usage, price)
     assert rate(replace(usage, cost_nano_usd=cost), Price(free=True)) == 0
 
 
 @given(usages, prices)
 def test_no_call_within_the_bounds_costs_more_than_the_ceiling(usage: Usage, price: Price) -> None:
     read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    made = usage.output_tokens + usage.reasoning_tokens
-    assert rate(usage, price) <= ceiling(price, read, made, usage.compute_ns)
+    read += usage.audio_input_tokens
+    made = usage.output_tokens + usage.reasoning_tokens + usage.audio_output_tokens
+    assert rate(usage, price) <= ceiling(price, read, made, usage.compute_ns, usage.images)
+
+
+@given(usages, prices, st.sampled_from(QUANTITIES))
+def test_more_use_never_costs_less(usage: Usage, price: Price, bucket: str) -> None:
+    more = replace(usage, **{bucket: getattr(usage, bucket) + 1})
+    assert rate(more, price) >= rate(usage, price)
 
 
 @given(prices, st.integers(0, 10**15), tokens)
 def test_affordable_tokens_are_the_most_that_fit(price: Price, amount: int, read: int) -> None:
     most = affordable_output_tokens(price, amount, read)
     if most is None:
-        assert ceiling(price, 0, 10**9, 0) == 0
+        assert ceiling(price, 0, 10**9, 0) == price.per_request
         return
     assert ceiling(price, read, most + 1, 0) > amount
     assert most == 0 or ceiling(price, read, most, 0) <= amount
@@ -89,7 +117,8 @@ def test_affordable_compute_is_the_most_that_fits(price: Price, amount: int) -> 
     if most is None:
         assert price.compute_per_second == 0
         return
-    assert ceiling(price, 0, 0, most) <= amount < ceiling(price, 0, 0, most + 1)
+    assert amount < ceiling(price, 0, 0, most + 1)
+    assert most == 0 or ceiling(price, 0, 0, most) <= amount
 
 
 def test_worked_examples() -> None:
@@ -105,6 +134,13 @@ def test_worked_examples() -> None:
     cached = Price(input=1_000_000, output=0, cache_read=100_000)
     assert rate(Usage(input_tokens=100, cache_read_tokens=900), cached) == 190
     assert rate(Usage(cache_write_tokens=10), cached) == 10
+    # An image at $0.04 and $0.001 for the call.
+    pictures = Price(image=40_000_000 * 10**6, per_request=1_000_000)
+    assert rate(Usage(images=1), pictures) == 41_000_000
+    assert rate(Usage(images=3), pictures) == 121_000_000
+    # Sound at a price of its own, and at that of text where it has none.
+    sound = Price(input=1_000_000, output=2_000_000, audio_output=5_000_000)
+    assert rate(Usage(audio_input_tokens=7, audio_output_tokens=3), sound) == 7 + 15
 
 
 def test_free_and_unpriced() -> None:
@@ -115,11 +151,31 @@ def test_free_and_unpriced() -> None:
     assert affordable_compute_ns(Price(output=1), 0) is None
 
 
-@pytest.mark.parametrize(
-    "usage", [Usage(input_tokens=-1), Usage(reasoning_tokens=-1), Usage(compute_ns=-1)]
-)
+@pytest.mark.parametrize("usage", [replace(Usage(), **{bucket: -1}) for bucket in QUANTITIES])
 def test_negative_quantities_are_refused(usage: Usage) -> None:
     with pytest.raises(ValueError, match="negative"):
         rate(usage, Price(input=1))
-    with pytest.raises(ValueError, match="negative"):
-        ceiling(Price(input=1), -1, 0, 0)
+    for place in range(4):
+        with pytest.raises(ValueError, match="negative"):
+            ceiling(Price(input=1), *[-1 if at == place else 0 for at in range(4)])
+
+
+def test_the_price_per_request_is_due_once_anything_was_used() -> None:
+    price = Price(per_request=7)
+    assert rate(Usage(), price) == 0
+    for bucket in QUANTITIES:
+        used = replace(Usage(), **{bucket: 1})
+        assert is_anything(used)
+        assert rate(used, price) == 7
+    assert ceiling(price, 0, 0, 0) == 7
+    assert affordable_output_tokens(Price(output=10**6, per_request=7), 6, 0) == 0
+    assert affordable_output_tokens(Price(output=10**6, per_request=7), 9, 0) == 2
+    assert affordable_compute_ns(Price(compute_per_second=1, per_request=7), 6) == 0
+
+
+def test_a_price_without_any_figure_is_missing() -> None:
+    assert is_missing(Price())
+    assert is_missing(Price(as_billed=True, cache_read=0))
+    assert not is_missing(Price(free=True))
+    for figure in FIGURES:
+        assert not is_missing(replace(Price(), **{figure: 1}))

@@ -8,6 +8,8 @@ KEY = ("mock", "acme/tiny")
 class HandClock:
     """Stands still until told."""
 
+    suspended = False
+
     def __init__(self) -> None:
         self.ns = 10**12
 

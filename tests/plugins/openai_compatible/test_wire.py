@@ -1,6 +1,8 @@
 """What is sent, and how usage becomes buckets that do not overlap."""
 
 import json
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -67,13 +69,36 @@ def test_null_parameters_stay_null() -> None:
         ),
         (
             {"completion_tokens_details": {"reasoning_tokens": 6}},
-            Usage(input_tokens=10, output_tokens=5),
+            Usage(input_tokens=10, reasoning_tokens=5),
         ),
         (
             {"prompt_tokens_details": None, "completion_tokens_details": {"audio_tokens": 1}},
-            Usage(input_tokens=10, output_tokens=5),
+            Usage(input_tokens=10, output_tokens=4, audio_output_tokens=1),
         ),
-        ({"prompt_tokens_details": {"cached_tokens": 11}}, None),
+        (
+            {
+                "prompt_tokens_details": {
+                    "cached_tokens": 4,
+                    "cache_write_tokens": 3,
+                    "audio_tokens": 2,
+                }
+            },
+            Usage(
+                input_tokens=1,
+                cache_read_tokens=4,
+                cache_write_tokens=3,
+                audio_input_tokens=2,
+                output_tokens=5,
+            ),
+        ),
+        (
+            {"prompt_tokens_details": {"cached_tokens": 11, "audio_tokens": 2}},
+            Usage(cache_read_tokens=10, output_tokens=5),
+        ),
+        ({"prompt_tokens_details": {"cached_tokens": -1}}, None),
+        ({"cost": 0.00012}, Usage(input_tokens=10, output_tokens=5, cost_nano_usd=120_000)),
+        ({"cost": -1}, Usage(input_tokens=10, output_tokens=5)),
+        ({"cost": {"total": 1}}, Usage(input_tokens=10, output_tokens=5)),
         ({"completion_tokens": -1}, None),
         ({"completion_tokens": 10**12}, None),
         ({"completion_tokens": 10**30}, None),
@@ -96,24 +121,114 @@ def test_usage_that_is_no_usage(raw: bytes) -> None:
 counts = st.integers(0, 10_000_000)
 
 
-@given(counts, counts, counts, counts)
+details = st.none() | counts
+
+
+@given(counts, counts, st.tuples(details, details, details), st.tuples(details, details))
 def test_buckets_add_up_to_what_was_reported(
-    prompt: int, completion: int, cached: int, reasoning: int
+    prompt: int,
+    completion: int,
+    heard: tuple[int | None, ...],
+    made: tuple[int | None, ...],
 ) -> None:
+    """Each token is in one bucket, however the details lie; a true detail is kept as it is."""
+    in_names = ("cached_tokens", "cache_write_tokens", "audio_tokens")
+    out_names = ("reasoning_tokens", "audio_tokens")
     raw = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": reasoning},
+        "prompt_tokens_details": dict(zip(in_names, heard, strict=True)),
+        "completion_tokens_details": dict(zip(out_names, made, strict=True)),
     }
     usage = wire.usage_of(Raw(json.dumps(raw).encode()))
-    if cached > prompt or prompt + completion == 0:
+    if prompt + completion == 0:
         assert usage is None
         return
     assert usage is not None
-    assert usage.input_tokens + usage.cache_read_tokens == prompt
-    assert usage.output_tokens + usage.reasoning_tokens == completion
-    assert min(usage.input_tokens, usage.output_tokens) >= 0
+    parts_in = [usage.cache_read_tokens, usage.cache_write_tokens, usage.audio_input_tokens]
+    parts_out = [usage.reasoning_tokens, usage.audio_output_tokens]
+    assert usage.input_tokens + sum(parts_in) == prompt
+    assert usage.output_tokens + sum(parts_out) == completion
+    assert min(usage.input_tokens, usage.output_tokens, *parts_in, *parts_out) >= 0
+    for whole, told, found in ((prompt, heard, parts_in), (completion, made, parts_out)):
+        if sum(part or 0 for part in told) <= whole:
+            assert found == [part or 0 for part in told]
+
+
+def cost_of(text: str) -> int | None:
+    raw = f'{{"prompt_tokens": 1, "completion_tokens": 1, "cost": {text}}}'
+    usage = wire.usage_of(Raw(raw.encode()))
+    assert usage is not None
+    return usage.cost_nano_usd
+
+
+@given(st.decimals(0, 1000, allow_nan=False, allow_infinity=False))
+def test_the_bill_is_read_exactly_and_rounded_up(usd: Decimal) -> None:
+    text = str(usd).replace("-", "", 1) if usd == 0 else str(usd)
+    exact = Fraction(text) * 10**9
+    found = cost_of(text)
+    if len(text) > 64:
+        assert found is None
+        return
+    assert found is not None
+    assert 0 <= found - exact < 1
+
+
+@given(st.floats(0, 1000))
+def test_a_bill_written_by_a_float_s_shortest_text_is_that_text(usd: float) -> None:
+    assert cost_of(json.dumps(usd)) == -(-Fraction(repr(usd)) * 10**9 // 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "nano_usd"),
+    [
+        ("0", 0),
+        ("0.1", 100_000_000),
+        ("0.0000000001", 1),
+        ("1e-400000", 1),
+        ('"0.25"', 250_000_000),
+        ("1000", 10**12),
+        ("1000.000000001", None),
+        ("1e400", None),
+        ("1e99999999999999999999", None),
+        ("1" * 5000, None),
+        ("0." + "1" * 5000, None),
+        ("-0.1", None),
+        ('"NaN"', None),
+        ('"Infinity"', None),
+        ('"free"', None),
+        ("null", None),
+        ("true", None),
+        ("[]", None),
+    ],
+)
+def test_bills_that_cannot_be_true_are_none(text: str, nano_usd: int | None) -> None:
+    assert cost_of(text) == nano_usd
+
+
+@pytest.mark.parametrize(
+    ("told", "compute_ns", "estimated"),
+    [
+        ("2.5", 2_500_000_000, False),
+        ("0.0000000001", 1, False),
+        ("0", 0, False),
+        ("12", 12 * 10**9, False),
+        ("86401", 10 * 10**9, True),
+        (None, 10 * 10**9, True),
+        ("-1", 10 * 10**9, True),
+        ("nan", 10 * 10**9, True),
+        ("1e999999999999", 10 * 10**9, True),
+        ("2.5 s", 10 * 10**9, True),
+        ("9" * 100, 10 * 10**9, True),
+    ],
+)
+def test_compute_is_what_the_provider_says_or_else_the_time_that_passed(
+    told: str | None, compute_ns: int, estimated: bool
+) -> None:
+    usage = Usage(input_tokens=1, output_tokens=2)
+    assert wire.with_compute(usage, told, 10 * 10**9) == Usage(
+        input_tokens=1, output_tokens=2, compute_ns=compute_ns, estimated=estimated
+    )
 
 
 def test_estimate_counts_bytes_of_what_passed() -> None:
