@@ -17,6 +17,11 @@ class Clock(Protocol):
         """Nanoseconds from an arbitrary start, never backwards."""
         ...
 
+    @property
+    def suspended(self) -> bool:
+        """Whether the time of day is in doubt: no month is begun or ended by it then."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -27,8 +32,14 @@ class SystemClock:
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
 
+    @property
+    def suspended(self) -> bool:
+        """Never: only ``app.ledger.time`` compares the clocks."""
+        return False
+
 
 _DAY_MS = 86_400_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def period_of(at_ms: int) -> str:
@@ -36,6 +47,14 @@ def period_of(at_ms: int) -> str:
     return _period_of_day(at_ms // _DAY_MS)
 
 
+def month_ms(period: str) -> tuple[int, int]:
+    """Milliseconds at which a UTC month (``YYYY-MM``) begins and ends."""
+    year, month = int(period[:4]), int(period[5:])
+    begins = datetime(year, month, 1, tzinfo=UTC)
+    ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    return (begins - _EPOCH).days * _DAY_MS, (ends - _EPOCH).days * _DAY_MS
+
+
 @lru_cache(maxsize=64)
 def _period_of_day(days: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).strftime("%Y-%m")
+    return (_EPOCH + timedelta(days=days)).strftime("%Y-%m")

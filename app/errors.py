@@ -14,6 +14,7 @@ TurnpikeError
     ├── NotFound               404  no such model, route or object
     ├── MethodNotAllowed       405  the route exists, the method does not
     ├── Conflict               409  the object exists already, or is in use
+    ├── Unprocessable          422  well formed, but at odds with what was asked before
     ├── RateLimited            429  the caller's own limit, or every provider's
     ├── Internal               500  a fault of ours; the log has the details under the id
     ├── UpstreamFailed         502  every attempt failed, none for a reason of the caller's
@@ -142,6 +143,15 @@ class Conflict(CallError):
     status = 409
     type = "invalid_request_error"
     code = "conflict"
+    retryable = False
+
+
+class Unprocessable(CallError):
+    """422: well formed, but at odds with what was asked before under the same name."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "unprocessable"
     retryable = False
 
 

@@ -13,6 +13,8 @@ from typing import NewType
 CallId = NewType("CallId", str)
 UserId = NewType("UserId", str)
 KeyId = NewType("KeyId", str)
+OrgId = NewType("OrgId", str)
+GroupId = NewType("GroupId", str)
 
 
 class _Ticks:
@@ -56,3 +58,13 @@ def new_user_id() -> UserId:
 def new_key_id() -> KeyId:
     """``key_`` and 32 hexadecimal digits; this is the row's id, not part of the secret."""
     return KeyId(f"key_{_time_ordered():032x}")
+
+
+def new_org_id() -> OrgId:
+    """``org_`` and 32 hexadecimal digits."""
+    return OrgId(f"org_{_time_ordered():032x}")
+
+
+def new_group_id() -> GroupId:
+    """``group_`` and 32 hexadecimal digits; what X-HF-Bill-To takes for a resource group."""
+    return GroupId(f"group_{_time_ordered():032x}")

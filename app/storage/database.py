@@ -10,6 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 from app.errors import Unavailable
 
+DATABASE_NAME = "turnpike.db"
+"""The database's file in the data directory."""
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Params = Sequence[Any]
@@ -36,8 +39,11 @@ class Database(Protocol):
         """Run one query on a read-only connection."""
         ...
 
-    async def write(self, unit: Callable[[Transaction], T]) -> T:
+    async def write(self, unit: Callable[[Transaction], T], *, is_note: bool = False) -> T:
         """Run ``unit`` on the writer thread inside a transaction; durable when this returns.
+
+        ``is_note``: it writes nothing that anybody's rights, tier or limits are made from, so
+        what is remembered of those need not be forgotten.
 
         ``unit`` does no I/O of its own and awaits nothing. Cancelling the awaiting task does not
         stop it. Raises what ``unit`` raised, or LedgerUnavailable once any commit has failed.

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from app.errors import TurnpikeError
+from app.storage.chain import Chain
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
@@ -65,6 +66,8 @@ def migrate(connection: sqlite3.Connection, migrations: list[Migration], now_ms:
     shipped = {migration.version: migration for migration in migrations}
     _check(applied, shipped)
     missing = [shipped[version] for version in sorted(shipped.keys() - applied.keys())]
+    if missing:
+        connection.create_function("chain_hash", 8, Chain())
     for migration in missing:
         _apply(connection, migration, now_ms)
     return [migration.name for migration in missing]

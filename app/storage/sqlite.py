@@ -1,6 +1,7 @@
 """The SQLite file: one writer thread, a few read-only connections, WAL and synchronous=FULL."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -12,11 +13,17 @@ import aiosqlite
 from app.clock import Clock, SystemClock
 from app.storage.database import LedgerUnavailable, Params, Row, T, Transaction
 from app.storage.migrate import DatabaseRefused, migrate, shipped_migrations
+from app.storage.read_only import DAMAGE_CODES
+from app.storage.restore_advice import check_no_restore, restore_advice
 from app.storage.writer import GroupMember, Writer
 
 READERS = 3
 STATEMENTS_CACHED = 512
+# Larger files start without SQLite's own check of every page, which reads a gigabyte a second.
+QUICK_CHECK_BYTES_MAX = 256 << 20
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+
+log = logging.getLogger("turnpike.database")
 
 
 class SqliteDatabase:
@@ -44,7 +51,10 @@ class SqliteDatabase:
         try:
             connection = await asyncio.to_thread(self._connect)
         except (OSError, sqlite3.Error) as error:
-            raise DatabaseRefused(f"The database {self._path} cannot be opened: {error}") from error
+            message = f"The database {self._path} cannot be opened: {error}."
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE_CODES:
+                message += f" {restore_advice(self._path)}"
+            raise DatabaseRefused(message) from error
         self._writer = Writer(connection, self._member)
         try:
             await self._open_readers()
@@ -76,10 +86,10 @@ class SqliteDatabase:
         finally:
             self._idle_readers.put_nowait(reader)
 
-    async def write(self, unit: Callable[[Transaction], T]) -> T:
+    async def write(self, unit: Callable[[Transaction], T], *, is_note: bool = False) -> T:
         """See ``Database.write``."""
         writer = self._open_writer()
-        result: T = await writer.submit(writer.run_unit, unit)
+        result: T = await writer.submit(writer.run_unit, unit, is_note)
         return result
 
     def submit(self, verb: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
@@ -108,6 +118,7 @@ class SqliteDatabase:
                 f"SQLite {sqlite3.sqlite_version} is too old: Turnpike needs 3.37 or later."
             )
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_no_restore(self._path.parent)
         # SQLite gives its -wal and -shm files the mode of the file itself.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._path.chmod(0o600)
@@ -124,15 +135,36 @@ class SqliteDatabase:
                 "journal_mode=WAL",
                 "synchronous=FULL",
                 "wal_autocheckpoint=0",
+                "cache_size=-32768",  # KiB: what calls touch again and again stays in memory
                 "foreign_keys=ON",
                 "recursive_triggers=ON",  # so that REPLACE meets the triggers against DELETE
                 "trusted_schema=OFF",
             ):
                 connection.execute(f"PRAGMA {pragma}")
+            self._check(connection)
             migrate(connection, shipped_migrations(), self._clock.now_ms())
+            # A statement of many rows keeps what it would need to undo itself: in memory, since a
+            # temporary file costs more than the statement. Migrations may sort more than fits.
+            connection.execute("PRAGMA temp_store=MEMORY")
             if self._member is not None:
                 self._member.opened(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Let SQLite look at every page of a file that is small enough for that."""
+        size = self._path.stat().st_size
+        if size > QUICK_CHECK_BYTES_MAX:
+            log.info(
+                "the database has %d MiB: its pages are not all checked at the start, only the end"
+                " of the journal; `turnpike ledger audit` checks everything",
+                size >> 20,
+            )
+            return
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise DatabaseRefused(
+                f"The database {self._path} is damaged: {found}. {restore_advice(self._path)}"
+            )

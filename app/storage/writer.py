@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from app.errors import TurnpikeError
 from app.storage.database import LedgerUnavailable, Params, Row, Transaction
@@ -60,18 +60,17 @@ class GroupMember(Protocol):
         """Write the buffered rows; called once before the commit and before each plain unit."""
         ...
 
+    def unit_ran(self) -> None:
+        """A plain unit has run: what the image remembers of other tables may have changed."""
+        ...
+
     def committed(self) -> Callable[[], None] | None:
         """After the commit: what the event loop shall run once the futures are resolved."""
         ...
 
 
-class _Work(NamedTuple):
-    """One queued verb. The future is resolved in the event loop, after the commit."""
-
-    verb: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    future: asyncio.Future[Any]
-
+_Work = tuple[Callable[..., Any], tuple[Any, ...], asyncio.Future[Any]]
+"""One queued verb. The future is resolved in the event loop, after the commit."""
 
 _Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 
@@ -124,7 +123,7 @@ class Writer:
         if self.failed is not None or self._closing:
             raise self._unavailable()
         future = self._loop.create_future()
-        self._queue.append(_Work(verb, arguments, future))
+        self._queue.append((verb, arguments, future))
         if not self._busy:
             self._gather()
         return future
@@ -231,7 +230,7 @@ class Writer:
         after = None if self._member is None else self._member.committed()
         self._call_in_loop(self._group_done, answers, after)
 
-    def run_unit(self, unit: Callable[[Transaction], Any]) -> Any:
+    def run_unit(self, unit: Callable[[Transaction], Any], is_note: bool = False) -> Any:
         """The verb behind ``Database.write``: a function of plain SQL under its own savepoint."""
         if self._member is not None:
             self._member.flush()
@@ -246,6 +245,8 @@ class Writer:
                 raise
             raise _UnitRaised from error
         self._execute("RELEASE unit")
+        if self._member is not None and not is_note:
+            self._member.unit_ran()
         return result
 
     def _checkpoint(self, mode: str) -> None:
