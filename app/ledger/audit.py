@@ -1,176 +1,98 @@
-"""Rebuilds every balance from the journal and compares: the proof of I1, I3 and I6 on a database.
+"""Rebuilds every balance from the journal and compares: the proof of I1, I2, I3 and I6.
 
-Reads only. It works on one snapshot, so it may run beside a server that is taking calls.
+Reads only (its scratch tables are temporary). It works on one snapshot, so it may run beside a
+server that is taking calls, and holds few rows in memory at a time, however many there are.
 """
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from app.ledger.accounts import HouseAccount
+from app.ledger.audit_questions import BOOKINGS, CACHES, JOURNAL, PREPARE, TIDY_UP, Area, Question
+from app.ledger.audit_usage import USAGE
+from app.ledger.verify import Walk, verify_all
 from app.storage.database import Params, Row, Transaction
+from app.storage.read_only import DAMAGE_CODES, open_read_only, page_damage
 
 PROBLEMS_SHOWN_MAX = 20
+QUESTIONS = (*JOURNAL, *CACHES, *BOOKINGS, *USAGE)
 
-# What each question finds is wrong: a subject, and two numbers that should be equal.
-_QUESTIONS = {
-    "the entries of account {0} add up to {1}, the other side of them to {2}": """
-        SELECT 'all', coalesce(sum(side.amount), 0), 0 FROM (
-            SELECT credit_account_id AS id, amount_nano_usd AS amount FROM entries
-            UNION ALL
-            SELECT debit_account_id, -amount_nano_usd FROM entries
-        ) side JOIN accounts USING (id)
-        HAVING coalesce(sum(side.amount), 0) <> 0
-    """,
-    "the credit of {0} is {1}, its entries say {2}": """
-        WITH given AS (
-            SELECT credit_account_id AS id, sum(amount_nano_usd) AS amount
-            FROM entries WHERE kind = 'grant' GROUP BY 1
-        )
-        SELECT payer_id || ' ' || period, granted_nano_usd, coalesce(amount, 0) AS journal
-        FROM balances LEFT JOIN given ON id = grant_account_id
-        WHERE granted_nano_usd <> journal
-    """,
-    "the grants of {0} add up to {1}, its entries say {2}": """
-        WITH given AS (
-            SELECT credit_account_id AS id, sum(amount_nano_usd) AS amount
-            FROM entries WHERE kind = 'grant' GROUP BY 1
-        ), noted AS (
-            SELECT payer_id, period, sum(amount_nano_usd) AS amount FROM grants GROUP BY 1, 2
-        )
-        SELECT b.payer_id || ' ' || b.period, coalesce(n.amount, 0) AS rows,
-               coalesce(g.amount, 0) AS journal
-        FROM balances b LEFT JOIN given g ON g.id = b.grant_account_id
-        LEFT JOIN noted n ON n.payer_id = b.payer_id AND n.period = b.period
-        WHERE rows <> journal
-    """,
-    "{0} has spent {1}, its entries say {2}": """
-        WITH spent AS (
-            SELECT debit_account_id AS id, sum(amount_nano_usd) AS amount FROM entries GROUP BY 1
-        )
-        SELECT payer_id || ' ' || period, posted_nano_usd,
-               coalesce(g.amount, 0) + coalesce(o.amount, 0) AS journal
-        FROM balances LEFT JOIN spent g ON g.id = grant_account_id
-        LEFT JOIN spent o ON o.id = overage_account_id
-        WHERE posted_nano_usd <> journal
-    """,
-    "{0} took {2} out of a credit of {1}": """
-        WITH spent AS (
-            SELECT debit_account_id AS id, sum(amount_nano_usd) AS amount FROM entries GROUP BY 1
-        )
-        SELECT payer_id || ' ' || period, granted_nano_usd, amount
-        FROM balances JOIN spent ON id = grant_account_id WHERE amount > granted_nano_usd
-    """,
-    "{0} has {1} held, its open holds say {2}": """
-        WITH open AS (
-            SELECT payer_id, period, sum(amount_nano_usd) AS amount FROM holds GROUP BY 1, 2
-        )
-        SELECT payer_id || ' ' || period, held_nano_usd, coalesce(amount, 0) AS rows
-        FROM balances LEFT JOIN open USING (payer_id, period) WHERE held_nano_usd <> rows
-        UNION ALL
-        SELECT payer_id || ' ' || period, 0, amount FROM open LEFT JOIN balances
-        USING (payer_id, period) WHERE held_nano_usd IS NULL
-    """,
-    "{0} is past its hard stop: {1} spent and held of {2}": """
-        SELECT payer_id || ' ' || period, posted_nano_usd + held_nano_usd, granted_nano_usd
-        FROM balances
-        WHERE overage = 0 AND posted_nano_usd + held_nano_usd > granted_nano_usd
-    """,
-    "call {0} cost {1}, its entries on its payer's accounts say {2}": """
-        WITH paid AS (
-            SELECT subject, owner_id, period, sum(amount_nano_usd) AS amount
-            FROM entries JOIN accounts ON accounts.id = debit_account_id
-            WHERE entries.kind IN ('charge', 'overage') GROUP BY 1, 2, 3
-        )
-        SELECT call_id, cost_nano_usd, coalesce(amount, 0) AS journal
-        FROM settlements s LEFT JOIN paid
-        ON subject = call_id AND owner_id = payer_id AND paid.period = s.period
-        WHERE cost_nano_usd <> journal
-        UNION ALL
-        SELECT subject, 0, amount FROM paid LEFT JOIN settlements s ON call_id = subject
-        AND payer_id = owner_id AND s.period = paid.period WHERE call_id IS NULL
-    """,
-    "call {0} cost the house {1}, its entries say {2}": """
-        WITH borne AS (
-            SELECT subject, sum(amount_nano_usd) AS amount
-            FROM entries WHERE kind = 'overrun' GROUP BY 1
-        )
-        SELECT call_id, overrun_nano_usd, coalesce(amount, 0) AS journal
-        FROM settlements LEFT JOIN borne ON subject = call_id WHERE overrun_nano_usd <> journal
-        UNION ALL
-        SELECT subject, 0, amount FROM borne LEFT JOIN settlements ON call_id = subject
-        WHERE call_id IS NULL
-    """,
-    "call {0} was not given up, but {2} of its cost was forgiven": """
-        SELECT subject, 0, amount_nano_usd FROM entries LEFT JOIN settlements ON call_id = subject
-        WHERE kind = 'forgiven' AND coalesce(state, '') <> 'gave_up'
-    """,
-    "call {0} was charged {1}, its usage row says {2}": """
-        WITH used AS MATERIALIZED (
-            SELECT call_id, count(*) AS rows, sum(cost_nano_usd) AS amount FROM usage GROUP BY 1
-        )
-        SELECT call_id, cost_nano_usd, coalesce(amount, -1)
-        FROM settlements LEFT JOIN used USING (call_id)
-        WHERE rows IS NOT 1 OR cost_nano_usd <> amount
-        UNION ALL
-        SELECT call_id, -1, u.cost_nano_usd FROM usage u LEFT JOIN settlements s USING (call_id)
-        WHERE s.state IS NULL
-    """,
-    "call {0} has ended and still holds {1}": """
-        SELECT call_id, amount_nano_usd, 0 FROM holds JOIN settlements USING (call_id)
-    """,
-}
+Progress = Callable[[int, int], None]
+"""Told how many steps are done, and of how many."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is not as it should be."""
+
+    area: Area
+    text: str
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """What an audit found. ``house`` is what each house account's credits exceed its debits by."""
+    """What an audit found. ``house`` is what each house account's credits exceed its debits by.
+
+    ``chain_seq`` and ``chain_head`` are the last entry of the journal that the hash chain proves,
+    and its hash in hexadecimal digits. Amounts are nano-USD.
+    """
 
     problems: list[str]
     entries: int
     calls: int
     open_holds: int
     house: dict[str, int]
+    findings: list[Finding] = []
+    chain_seq: int = 0
+    chain_head: str = ""
 
 
-def audit(transaction: Transaction) -> Audit:
+def audit(transaction: Transaction, progress: Progress | None = None) -> Audit:
     """Check everything that the tables say twice, in the transaction's snapshot."""
-    problems = []
-    for text, sql in _QUESTIONS.items():
-        found = transaction.execute(f"{sql} LIMIT {PROBLEMS_SHOWN_MAX}")
-        problems += [text.format(*row) for row in found]
-    for row in transaction.execute("PRAGMA foreign_key_check"):
-        problems.append(f"table {row[0]} refers to a row of {row[2]} that does not exist")
-    ((entries, calls, open_holds),) = transaction.execute(
-        "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM settlements),"
-        " (SELECT count(*) FROM holds)"
-    )
-    house = transaction.execute(
-        "SELECT kind, coalesce((SELECT sum(amount_nano_usd) FROM entries"
-        " WHERE credit_account_id = id), 0) - coalesce((SELECT sum(amount_nano_usd) FROM entries"
-        " WHERE debit_account_id = id), 0) FROM accounts WHERE owner_id = 'house' ORDER BY id"
-    )
-    return Audit(
-        problems=problems,
-        entries=entries,
-        calls=calls,
-        open_holds=open_holds,
-        house=dict(house),
-    )
-
-
-def audit_file(path: Path) -> Audit:
-    """Audit a database file on its own connection, which reads and never checkpoints."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    tell = progress or (lambda _done, _steps: None)
+    steps = len(QUESTIONS) + 3
+    findings: list[Finding] = []
+    tell(0, steps)
+    walk = verify_all(transaction.execute)
+    if walk.problem is not None:
+        findings.append(Finding(Area.JOURNAL, walk.problem))
+    tell(1, steps)
     try:
-        connection.execute("PRAGMA wal_autocheckpoint=0")
+        for sql in (*TIDY_UP, *PREPARE):
+            transaction.execute(sql)
+        tell(2, steps)
+        for done, question in enumerate(QUESTIONS, 3):
+            findings += _answers(transaction, question)
+            tell(done, steps)
+        findings += _references(transaction)
+        findings += _balance(transaction)
+        return _report(transaction, findings, walk)
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        findings.append(Finding(Area.JOURNAL, f"the database cannot be read: {error}"))
+        return _result(findings, walk)
+    finally:
+        for sql in TIDY_UP:
+            transaction.execute(sql)
+
+
+def audit_file(path: Path, progress: Progress | None = None) -> Audit:
+    """Audit a database file on its own connection, which reads and never checkpoints.
+
+    Raises DatabaseRefused where it cannot be opened, or is not of this program's schema.
+    """
+    connection = open_read_only(path)
+    try:
         connection.execute("BEGIN")
-        return audit(_Snapshot(connection))
+        damage = [Finding(Area.JOURNAL, text) for text in page_damage(connection)]
+        return _result(damage, Walk()) if damage else audit(Snapshot(connection), progress)
     finally:
         connection.close()
 
 
-class _Snapshot(Transaction):
+class Snapshot(Transaction):
     """A read transaction of its own."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -178,3 +100,80 @@ class _Snapshot(Transaction):
 
     def execute(self, sql: str, params: Params = ()) -> list[Row]:
         return self._connection.execute(sql, params).fetchall()
+
+
+def _answers(transaction: Transaction, question: Question) -> list[Finding]:
+    found = transaction.execute(f"{question.sql} LIMIT {PROBLEMS_SHOWN_MAX}")
+    return [Finding(question.area, question.text.format(*row)) for row in found]
+
+
+def _references(transaction: Transaction) -> list[Finding]:
+    return [
+        Finding(Area.JOURNAL, f"table {row[0]} refers to a row of {row[2]} that does not exist")
+        for row in transaction.execute("SELECT * FROM pragma_foreign_key_check LIMIT 20")
+    ]
+
+
+_ALL_SIDES = (
+    "SELECT coalesce(sum(high), 0), coalesce(sum(low), 0) FROM audit_flows JOIN accounts ON id ="
+)
+
+
+def _balance(transaction: Transaction) -> list[Finding]:
+    """Over all accounts, credits are debits (I1)."""
+    ((credit_high, credit_low),) = transaction.execute(f"{_ALL_SIDES} credit")
+    ((debit_high, debit_low),) = transaction.execute(f"{_ALL_SIDES} debit")
+    credits = _amount(credit_high, credit_low)
+    debits = _amount(debit_high, debit_low)
+    if credits == debits:
+        return []
+    text = f"all accounts together got {credits} nano-USD and gave {debits}"
+    return [Finding(Area.JOURNAL, text)]
+
+
+def _report(transaction: Transaction, findings: list[Finding], walk: Walk) -> Audit:
+    ((entries, calls, open_holds),) = transaction.execute(
+        "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM settlements),"
+        " (SELECT count(*) FROM holds)"
+    )
+    house = {}
+    for account in HouseAccount:
+        ((gained_high, gained_low),) = transaction.execute(
+            f"{_ALL_SIDES} credit WHERE id = ?", (account.value,)
+        )
+        ((lost_high, lost_low),) = transaction.execute(
+            f"{_ALL_SIDES} debit WHERE id = ?", (account.value,)
+        )
+        gained, lost = _amount(gained_high, gained_low), _amount(lost_high, lost_low)
+        house[account.name.lower()] = gained - lost
+    return _result(findings, walk, entries, calls, open_holds, house)
+
+
+def _result(
+    findings: list[Finding],
+    walk: Walk,
+    entries: int = 0,
+    calls: int = 0,
+    open_holds: int = 0,
+    house: dict[str, int] | None = None,
+) -> Audit:
+    return Audit(
+        problems=[finding.text for finding in findings],
+        findings=findings,
+        entries=entries,
+        calls=calls,
+        open_holds=open_holds,
+        house=house or {},
+        chain_seq=walk.seq,
+        chain_head=walk.hash.hex(),
+    )
+
+
+def _amount(high: int, low: int) -> int:
+    return (high << 30) + low
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite found the file itself wanting; Python reports a text that is none."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in DAMAGE_CODES

@@ -2,357 +2,359 @@
 
 Every verb checks first and changes only when nothing can refuse any more; then it buffers the
 rows that say the same. When a group's rows cannot be written the writer stops for good, and this
-image is never used again. Only payers' months that calls touch are in memory, and all open holds.
+image is never used again. Only wallets that calls touch are in memory, and all open holds.
+
+Here is a call's life; what else moves money is in ``credit_verbs.py``, late costs in
+``late_costs.py``.
 """
 
 import sqlite3
 from collections.abc import Callable
 
-from app.clock import Clock
-from app.errors import Conflict, NotFound
+from app.clock import Clock, period_of
+from app.errors import CallError
+from app.ledger import notices
 from app.ledger.accounts import EntryKind, HouseAccount
-from app.ledger.checks import INT64_MAX, check_cost, check_request, check_usage
-from app.ledger.entries import Hold, HoldRequest, HoldState, Outcome, Settlement, UsageRow
-from app.ledger.messages import insufficient_credit
-from app.ledger.months import Month, Months
+from app.ledger.booking import Booking
+from app.ledger.callers import Callers, paid_for
+from app.ledger.checks import INT64_MAX, check_cost, check_month, check_request, check_usage
+from app.ledger.endings import Endings, used_before
+from app.ledger.entries import (
+    CreditTerms,
+    Hold,
+    HoldRequest,
+    HoldState,
+    Settlement,
+    Standing,
+    StoredAnswer,
+    UsageRow,
+)
+from app.ledger.idempotency import IdempotencyKeys
+from app.ledger.journal import Journal
+from app.ledger.limit_months import LimitMonth, LimitMonths
+from app.ledger.messages import refused
+from app.ledger.open_holds import OpenHold, load_open_holds
 from app.ledger.rows import LedgerRows
-from app.ledger.store import InsufficientCredit
-from app.storage.migrate import DatabaseRefused
-
-DAMAGED = "the database is damaged; restore a backup."
-
-
-class _OpenHold:
-    """A hold that has not ended, and the month that it weighs on."""
-
-    __slots__ = ("amount", "expires_at_ms", "month", "overage")
-
-    def __init__(self, month: Month, amount: int, overage: bool, expires_at_ms: int) -> None:
-        self.month = month
-        self.amount = amount
-        self.overage = overage
-        self.expires_at_ms = expires_at_ms
+from app.ledger.spending import chargeable, credit_room, pay
+from app.ledger.standing import Standings
+from app.ledger.usage_rows import UsageRows
+from app.ledger.verify import check_at_boot
+from app.ledger.wallets import Wallet, Wallets
 
 
 class LedgerImage:
     """Implements ``GroupMember``. ``on_release`` runs in the event loop after each commit, with
     the payers whose holds ended in it."""
 
-    def __init__(self, clock: Clock, on_release: Callable[[set[str]], None]) -> None:
+    def __init__(
+        self, clock: Clock, standings: Standings, on_release: Callable[[set[str]], None]
+    ) -> None:
         self._clock = clock
         self._on_release = on_release
-        self._rows = LedgerRows()
-        self._months = Months(self._rows)
-        self._ended: dict[str, Settlement] = {}  # of this group, not yet in the table
-        self._forgiven: set[str] = set()  # of this group
+        self.rows = LedgerRows()
+        self.usage = UsageRows()
+        self.wallets = Wallets(self.rows)
+        self.journal = Journal(self.rows.entries, clock)
+        self.booking = Booking(self.wallets, self.journal, clock)
+        self.limit_months = LimitMonths(self.rows, self._spent, self._weigh)
+        self.idempotency = IdempotencyKeys()
+        self.endings = Endings(self.journal)
+        self.callers = Callers(standings)
         self._released: set[str] = set()
-        self._highest_call_id = ""
-        self._connection: sqlite3.Connection
-        self.open_holds: dict[str, _OpenHold] = {}
+        self.connection: sqlite3.Connection
+        self.open_holds: dict[str, OpenHold] = {}
 
     # The group's life.
 
     def opened(self, connection: sqlite3.Connection) -> None:
-        """Load the open holds and the months that they weigh on."""
-        self._connection = connection
-        self._months.opened(connection)
-        ask = connection.execute
-        self._highest_call_id = ask("SELECT max(call_id) FROM settlements").fetchone()[0] or ""
-        for call_id, payer_id, period, amount, overage, expires_at_ms in ask(
-            "SELECT call_id, payer_id, period, amount_nano_usd, overage, expires_at_ms FROM holds"
-        ).fetchall():
-            month = self._months.find((payer_id, period))
-            if month is None:
-                raise DatabaseRefused(f"The hold of call {call_id} has no balance: {DAMAGED}")
-            month.holds += 1
-            self.open_holds[call_id] = _OpenHold(month, amount, bool(overage), expires_at_ms)
-            self._highest_call_id = max(self._highest_call_id, call_id)
+        """Load the open holds and the wallets that they weigh on."""
+        check_at_boot(connection)
+        self.connection = connection
+        for part in (
+            self.wallets,
+            self.journal,
+            self.limit_months,
+            self.idempotency,
+            self.endings,
+            self.usage,
+        ):
+            part.opened(connection)
+        load_open_holds(self, connection)
 
     def flush(self) -> None:
         """Write what the verbs gathered."""
-        self._months.gather()
-        self._rows.flush(self._connection)
-        self._ended.clear()
-        self._forgiven.clear()
+        self.wallets.gather()
+        self.limit_months.gather()
+        self.rows.flush(self.connection)
+        self.usage.flush(self.connection)
+        self.endings.flushed()
 
     def committed(self) -> Callable[[], None] | None:
-        """Forget months that nobody uses; say whose holds ended."""
-        self._months.trim()
+        """Forget wallets that nobody uses; say whose holds ended."""
+        self.wallets.trim()
+        self.limit_months.trim()
         if not self._released:
             return None
         released, self._released = self._released, set()
         return lambda: self._on_release(released)
+
+    def unit_ran(self) -> None:
+        """A plain unit may have changed users, orgs, limits: ask for standings again."""
+        self.callers.forget()
 
     # The verbs.
 
     def place(self, request: HoldRequest) -> Hold:
         """See ``LedgerStore.place_hold``."""
         check_request(request)
-        call_id, terms = request.call_id, request.terms
-        self._check_unused(call_id)
-        key = (request.payer_id, request.period)
-        month = self._months.find(key)
-        granted = terms.monthly_credit_nano_usd
-        posted = held = 0
-        if month is not None:
-            granted, posted, held = max(granted, month.granted), month.posted, month.held
-        amount = request.amount_nano_usd
-        if not terms.overage:
-            room = max(granted - posted - held, 0)
-            if room < request.floor_nano_usd:
-                raise InsufficientCredit(
-                    insufficient_credit(request, granted, posted, held),
-                    held_nano_usd=held,
-                    fits_when_released=request.floor_nano_usd <= granted - posted,
-                )
-            amount = min(amount, room)
-        elif posted + held + amount > INT64_MAX:
-            raise ValueError("a month's sum does not fit 64 bits")
+        call_id, at_ms = request.call_id, request.admitted_at_ms
+        if call_id in self.open_holds:
+            raise used_before(call_id)
+        self.endings.check_unused(call_id)
+        if request.idempotency is not None:
+            now_ms = self._clock.now_ms()
+            self.idempotency.check(request.user_id, request.idempotency, now_ms)
+        standing = self.callers.of(self.ask, request)
+        providers = paid_for(standing, request)
+        terms, period = standing.terms, period_of(at_ms)
+        wallet = self.wallets.of(standing.payer_id)
+        self.booking.book(wallet, terms, at_ms)
+        amount, months = self._admit(request, standing, wallet, period)
         # From here on nothing refuses.
-        if month is None:
-            month = self._months.make(key)
-        if granted > month.granted:
-            self._grant(month, request)
-        month.held += amount
-        month.holds += 1
-        self._months.touch(month, terms.overage)
-        self.open_holds[call_id] = _OpenHold(month, amount, terms.overage, request.expires_at_ms)
-        self._highest_call_id = max(self._highest_call_id, call_id)
-        self._rows.holds.add(
+        hold = OpenHold(
+            call_id,
+            wallet,
+            user_id=request.user_id,
+            key_id=request.key_id,
+            group_id=standing.group_id,
+            period=period,
+            amount=amount,
+            overage=terms.overage,
+            byok=request.byok,
+            expires_at_ms=request.expires_at_ms,
+        )
+        hold.limits = months
+        wallet.held += amount
+        self.enlist(hold, at_ms)
+        self.wallets.touch(wallet, terms.overage)
+        for month in months:
+            month.held += amount
+            self.limit_months.touch(month)
+        if request.idempotency is not None:
+            hold.idempotency = (request.user_id, request.idempotency.key)
+            self.idempotency.take(request.user_id, request.idempotency, call_id, at_ms)
+        self.rows.holds.add(
             (
                 call_id,
-                request.payer_id,
-                request.period,
+                standing.payer_id,
+                period,
                 request.user_id,
                 request.key_id,
+                standing.group_id,
                 request.model,
                 amount,
                 1 if terms.overage else 0,
-                request.admitted_at_ms,
+                1 if request.byok else 0,
+                at_ms,
                 request.expires_at_ms,
             )
         )
         return Hold(
             call_id=call_id,
-            payer_id=request.payer_id,
-            period=request.period,
+            payer_id=standing.payer_id,
+            group_id=standing.group_id,
+            tier=terms.tier,
+            period=period,
             amount_nano_usd=amount,
+            providers=providers,
         )
 
-    def settle(self, call_id: str, cost_nano_usd: int, usage: UsageRow) -> Settlement:
+    def settle(
+        self,
+        call_id: str,
+        cost_nano_usd: int,
+        usage: UsageRow,
+        lost_nano_usd: int = 0,
+        answer: StoredAnswer | None = None,
+    ) -> Settlement:
         """See ``LedgerStore.settle_hold``. A cost that comes after a give-up is forgiven (I15)."""
         check_cost(cost_nano_usd)
+        check_cost(lost_nano_usd)
         check_usage(call_id, usage)
         hold = self.open_holds.get(call_id)
         if hold is None:
-            first = self._first_result(call_id)
+            first = self.endings.first(call_id)
             if first.state is HoldState.GAVE_UP and cost_nano_usd:
-                self._forgive(call_id, cost_nano_usd)
+                self.endings.forgive(call_id, cost_nano_usd)
             return first
-        month = hold.month
-        charge = cost_nano_usd
-        if charge > hold.amount and not hold.overage:
-            room = max(month.granted - month.posted - month.held, 0)
-            charge = min(charge, hold.amount + room)
-        if month.posted + month.held + charge > INT64_MAX:
-            raise ValueError("a month's sum does not fit 64 bits")
-        self._charge(call_id, month, charge, cost_nano_usd - charge)
-        return self._end(
-            hold,
-            usage,
-            Settlement(
-                call_id=call_id,
-                state=HoldState.SETTLED,
-                cost_nano_usd=charge,
-                overrun_nano_usd=cost_nano_usd - charge,
-            ),
-        )
+        check_month(hold.period, usage)
+        cost = 0 if hold.byok else cost_nano_usd
+        charge = cost
+        if cost > hold.amount:
+            charge = chargeable(self.wallets, hold, cost, self._clock.now_ms(), self._terms_now)
+        admitted_at_ms = self._free(hold)
+        paid_from, unpaid = "", 0
+        if charge:
+            paid_from, unpaid = pay(
+                self.wallets, self.journal, hold, admitted_at_ms, charge, self._terms_now
+            )
+        overrun = cost - charge + unpaid
+        if overrun:
+            self.journal.enter(
+                EntryKind.OVERRUN,
+                hold.period,
+                call_id,
+                HouseAccount.OVERRUN,
+                HouseAccount.COGS,
+                overrun,
+            )
+        if hold.idempotency is not None and answer is not None:
+            self.idempotency.answer(hold.idempotency, answer)
+            hold.idempotency = None
+        state = HoldState.SETTLED
+        return self._end(hold, state, charge - unpaid, overrun, lost_nano_usd, usage, paid_from)
 
-    def void(self, call_id: str, usage: UsageRow) -> Settlement:
+    def void(self, call_id: str, usage: UsageRow, lost_nano_usd: int = 0) -> Settlement:
         """See ``LedgerStore.void_hold``."""
+        check_cost(lost_nano_usd)
         check_usage(call_id, usage)
         hold = self.open_holds.get(call_id)
         if hold is None:
-            return self._first_result(call_id)
-        return self._end(
-            hold, usage, Settlement(call_id=call_id, state=HoldState.VOID, cost_nano_usd=0)
-        )
+            return self.endings.first(call_id)
+        self._free(hold)
+        return self._end(hold, HoldState.VOID, 0, 0, lost_nano_usd, usage, "")
 
-    def give_up(self, expired_at_ms: int | None) -> list[Settlement]:
-        """End at no charge the holds that expired by then; all of them for None."""
-        self.flush()  # `_killed` reads the holds' rows
-        settlements = []
-        for call_id, hold in list(self.open_holds.items()):
-            if expired_at_ms is None or hold.expires_at_ms <= expired_at_ms:
-                usage = self._killed(call_id)
-                settlements.append(
-                    self._end(
-                        hold,
-                        usage,
-                        Settlement(call_id=call_id, state=HoldState.GAVE_UP, cost_nano_usd=0),
-                    )
-                )
-        return settlements
+    def give_up(self, hold: OpenHold, usage: UsageRow, lost_nano_usd: int = 0) -> Settlement:
+        """End a hold at no charge."""
+        self._free(hold)
+        return self._end(hold, HoldState.GAVE_UP, 0, 0, lost_nano_usd, usage, "")
 
     def holds_something(self, payer_id: str) -> bool:
         """Whether a hold of this payer is open. For the event loop: a glance, not a promise."""
-        return any(hold.month.payer_id == payer_id for hold in list(self.open_holds.values()))
+        return any(hold.wallet.payer_id == payer_id for hold in list(self.open_holds.values()))
+
+    def ask(self, sql: str, params: object = ()) -> list[tuple[object, ...]]:
+        """Run one query in the group's transaction, as ``Standings`` do."""
+        return self.connection.execute(sql, params).fetchall()  # type: ignore[arg-type]
 
     # Parts of verbs.
 
-    def _end(self, hold: _OpenHold, usage: UsageRow, settlement: Settlement) -> Settlement:
-        call_id, month = settlement.call_id, hold.month
-        cost = settlement.cost_nano_usd
-        del self.open_holds[call_id]
-        month.held -= hold.amount
-        month.holds -= 1
-        month.posted += cost
-        self._months.touch(month, hold.overage)
-        self._ended[call_id] = settlement
-        self._released.add(month.payer_id)
-        self._rows.settlements.add(
+    def enlist(self, hold: OpenHold, admitted_at_ms: int) -> None:
+        """Keep an open hold; its amount is in the wallet already."""
+        self.open_holds[hold.call_id] = hold
+        hold.wallet.admitted[hold.call_id] = admitted_at_ms
+        hold.wallet.owing += hold.overage
+        self.endings.highest_call_id = max(self.endings.highest_call_id, hold.call_id)
+
+    def _admit(
+        self, request: HoldRequest, standing: Standing, wallet: Wallet, period: str
+    ) -> tuple[int, list[LimitMonth]]:
+        """How much a call may hold, and the limited months that it counts in (I5).
+
+        Raises InsufficientCredit where the least that it needs is more than any scope has left.
+        """
+        at_ms = request.admitted_at_ms
+        money = credit_room(self.wallets, wallet, standing.terms, at_ms, period)
+        room = max(money, 0)
+        months: list[LimitMonth] = []
+        narrowest: LimitMonth | None = None
+        for limit in standing.limits:
+            month = self.limit_months.of(limit, period)
+            months.append(month)
+            if month.room() < room:
+                room, narrowest = month.room(), month
+        if room < request.floor_nano_usd:
+            refusal = refused(request, standing, wallet, period, money, narrowest)
+            if not refusal.fits_when_released:
+                notices.exhausted(self.rows, wallet, narrowest, period, at_ms)
+            raise refusal
+        amount = min(request.amount_nano_usd, room)
+        if wallet.held + amount > INT64_MAX // 2:
+            raise ValueError("what is held does not fit 64 bits")
+        return amount, months
+
+    def _terms_now(self, wallet: Wallet) -> CreditTerms | None:
+        try:
+            return self.callers.standings.of_payer(self.ask, wallet.payer_id)
+        except CallError:
+            return None  # a tier that is not configured any more: nothing past the credit
+
+    def _free(self, hold: OpenHold) -> int:
+        """Give back what the hold took; when its call was admitted."""
+        wallet = hold.wallet
+        del self.open_holds[hold.call_id]
+        admitted_at_ms = wallet.admitted.pop(hold.call_id)
+        wallet.held -= hold.amount
+        wallet.owing -= hold.overage
+        for month in hold.limits:
+            month.held -= hold.amount
+        return admitted_at_ms
+
+    def _end(
+        self,
+        hold: OpenHold,
+        state: HoldState,
+        cost: int,
+        overrun: int,
+        lost: int,
+        usage: UsageRow,
+        paid_from: str,
+    ) -> Settlement:
+        call_id, wallet = hold.call_id, hold.wallet
+        if lost:
+            self.journal.enter(
+                EntryKind.FAILOVER_LOSS,
+                hold.period,
+                call_id,
+                HouseAccount.FAILOVER_LOSS,
+                HouseAccount.COGS,
+                lost,
+            )
+        overage = hold.overage
+        if wallet.held > wallet.credit and not overage:
+            terms = self._terms_now(wallet)
+            overage = terms is not None and terms.overage
+        self.wallets.touch(wallet, overage)
+        for month in hold.limits:
+            month.posted += cost
+            self.limit_months.touch(month)
+        if cost:
+            notices.spent(self.rows, hold, usage.at_ms)
+        if hold.idempotency is not None:
+            self.idempotency.free(hold.idempotency)
+        if hold.pending:
+            self.ask("DELETE FROM pending_costs WHERE call_id = ?", (call_id,))
+        settlement = Settlement(
+            call_id=call_id, state=state, cost_nano_usd=cost, overrun_nano_usd=overrun
+        )
+        self.endings.add(settlement, hold.period)
+        self._released.add(wallet.payer_id)
+        self.rows.settlements.add(
             (
                 call_id,
-                month.payer_id,
-                month.period,
-                str(settlement.state),
+                wallet.payer_id,
+                hold.period,
+                state.value,
                 hold.amount,
                 cost,
-                settlement.overrun_nano_usd,
+                overrun,
+                lost,
                 self._clock.now_ms(),
             )
         )
-        self._rows.usage.add(
-            (
-                usage.at_ms,
-                call_id,
-                usage.user_id,
-                usage.key_id,
-                usage.payer_id,
-                usage.model,
-                usage.provider,
-                str(usage.outcome),
-                1 if usage.streamed else 0,
-                usage.attempts,
-                usage.input_tokens,
-                usage.cache_read_tokens,
-                usage.cache_write_tokens,
-                usage.output_tokens,
-                usage.reasoning_tokens,
-                usage.compute_ns,
-                1 if usage.estimated else 0,
-                usage.latency_ms,
-                usage.first_token_ms,
-                cost,
-            )
-        )
+        self.usage.add(usage, cost, paid_from)
         return settlement
 
-    def _charge(self, call_id: str, month: Month, charge: int, overrun: int) -> None:
-        """The entries of a settlement: credit first, what is past it as overage."""
-        from_grant = min(charge, max(month.granted - month.posted, 0))
-        if from_grant:
-            self._enter(
-                EntryKind.CHARGE, call_id, month.grant_account, HouseAccount.COGS, from_grant
-            )
-        if charge > from_grant:
-            self._enter(
-                EntryKind.OVERAGE,
-                call_id,
-                month.overage_account,
-                HouseAccount.COGS,
-                charge - from_grant,
-            )
-        if overrun:
-            self._enter(
-                EntryKind.OVERRUN, call_id, HouseAccount.OVERRUN, HouseAccount.COGS, overrun
-            )
+    def _spent(self, scope: str, subject_id: str, period: str) -> int:
+        self.flush()
+        return self.usage.spent(self.connection, scope, subject_id, period)
 
-    def _forgive(self, call_id: str, cost_nano_usd: int) -> None:
-        if call_id in self._forgiven:
-            return
-        found = self._connection.execute(
-            "SELECT 1 FROM entries WHERE subject = ? AND kind = ?", (call_id, EntryKind.FORGIVEN)
-        ).fetchone()
-        if found is None:
-            self._forgiven.add(call_id)
-            self._enter(
-                EntryKind.FORGIVEN,
-                call_id,
-                HouseAccount.FORGIVEN,
-                HouseAccount.COGS,
-                cost_nano_usd,
-            )
-
-    def _grant(self, month: Month, request: HoldRequest) -> None:
-        """Bring the month's credit up to what the terms give."""
-        reaches = request.terms.monthly_credit_nano_usd
-        amount = reaches - month.granted
-        self._rows.grants.add(
-            (
-                month.payer_id,
-                request.terms.tier,
-                month.period,
-                reaches,
-                amount,
-                self._clock.now_ms(),
-            )
-        )
-        subject = f"{month.payer_id}/{month.period}/{reaches}"
-        self._enter(EntryKind.GRANT, subject, HouseAccount.GRANTED, month.grant_account, amount)
-        month.granted = reaches
-
-    def _enter(self, kind: EntryKind, subject: str, debit: int, credit: int, amount: int) -> None:
-        self._rows.entries.add(
-            (self._clock.now_ms(), str(kind), subject, int(debit), int(credit), amount)
-        )
-
-    def _check_unused(self, call_id: str) -> None:
-        used = call_id in self.open_holds
-        # Call ids grow with time, so one above all before it needs no look at the table.
-        if not used and call_id <= self._highest_call_id:
-            used = self._find_ended(call_id) is not None
-        if used:
-            raise Conflict(f"The call id {call_id} was used before.")
-
-    def _first_result(self, call_id: str) -> Settlement:
-        settlement = self._find_ended(call_id)
-        if settlement is None:
-            raise NotFound(f"There is no hold for the call {call_id}.")
-        return settlement
-
-    def _find_ended(self, call_id: str) -> Settlement | None:
-        settlement = self._ended.get(call_id)
-        if settlement is not None:
-            return settlement
-        row = self._connection.execute(
-            "SELECT state, cost_nano_usd, overrun_nano_usd FROM settlements WHERE call_id = ?",
-            (call_id,),
-        ).fetchone()
-        if row is None:
-            return None
-        return Settlement(
-            call_id=call_id,
-            state=HoldState(row[0]),
-            cost_nano_usd=row[1],
-            overrun_nano_usd=row[2],
-        )
-
-    def _killed(self, call_id: str) -> UsageRow:
-        """The usage row of a call that nobody settled: who made it is known, not what it used."""
-        row = self._connection.execute(
-            "SELECT admitted_at_ms, user_id, key_id, payer_id, model FROM holds WHERE call_id = ?",
-            (call_id,),
-        ).fetchone()
-        return UsageRow(
-            call_id=call_id,
-            at_ms=row[0],
-            user_id=row[1],
-            key_id=row[2],
-            payer_id=row[3],
-            model=row[4],
-            provider="",
-            outcome=Outcome.KILLED,
-            streamed=False,
-            attempts=0,
-        )
+    def _weigh(self, month: LimitMonth) -> int:
+        """Let the open holds that a limited month counts weigh on it; what they come to."""
+        scope, held = (month.limit.scope, month.limit.subject_id), 0
+        for hold in self.open_holds.values():
+            if hold.period == month.period and scope in hold.scopes():
+                held += hold.amount
+                if month not in hold.limits:
+                    hold.limits.append(month)
+        return held

@@ -2,10 +2,26 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from app.clock import Clock
-from app.ledger.entries import Balance, CreditTerms, Hold, HoldRequest, Settlement, UsageRow
+from app.ledger.credit_verbs import CreditVerbs
+from app.ledger.entries import (
+    Adjustment,
+    Balance,
+    EndpointMinute,
+    Grant,
+    Hold,
+    HoldRequest,
+    NewGrant,
+    PendingCost,
+    Settlement,
+    StoredAnswer,
+    UsageRow,
+)
 from app.ledger.image import LedgerImage
+from app.ledger.late_costs import LateCosts
+from app.ledger.standing import Standings
 from app.storage.sqlite import SqliteDatabase
 
 
@@ -15,10 +31,13 @@ class SqliteLedger:
     Cancelling a verb cancels the future that it awaits, never the work behind it.
     """
 
-    def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
+    def __init__(self, database: SqliteDatabase, clock: Clock, standings: Standings) -> None:
         self._database = database
+        self._clock = clock
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
-        self._image = LedgerImage(clock, self._wake)
+        self._image = LedgerImage(clock, standings, self._wake)
+        self._late = LateCosts(self._image)
+        self._credit = CreditVerbs(self._image, standings, clock)
         database.attach(self._image)
 
     async def place_hold(self, request: HoldRequest) -> Hold:
@@ -26,44 +45,130 @@ class SqliteLedger:
         hold: Hold = await self._database.submit(self._image.place, request)
         return hold
 
-    async def settle_hold(self, call_id: str, cost_nano_usd: int, usage: UsageRow) -> Settlement:
+    async def settle_hold(
+        self,
+        call_id: str,
+        cost_nano_usd: int,
+        usage: UsageRow,
+        *,
+        lost_nano_usd: int = 0,
+        answer: StoredAnswer | None = None,
+    ) -> Settlement:
         """See ``LedgerStore``. Raises NotFound for a call that has no hold."""
         settlement: Settlement = await self._database.submit(
-            self._image.settle, call_id, cost_nano_usd, usage
+            self._image.settle, call_id, cost_nano_usd, usage, lost_nano_usd, answer
         )
         return settlement
 
-    async def void_hold(self, call_id: str, usage: UsageRow) -> Settlement:
+    async def void_hold(
+        self, call_id: str, usage: UsageRow, *, lost_nano_usd: int = 0
+    ) -> Settlement:
         """See ``LedgerStore``. Raises NotFound for a call that has no hold."""
-        settlement: Settlement = await self._database.submit(self._image.void, call_id, usage)
+        settlement: Settlement = await self._database.submit(
+            self._image.void, call_id, usage, lost_nano_usd
+        )
         return settlement
 
     async def give_up_expired(self, now_ms: int) -> list[Settlement]:
         """See ``LedgerStore``."""
-        settlements: list[Settlement] = await self._database.submit(self._image.give_up, now_ms)
+        settlements: list[Settlement] = await self._database.submit(
+            self._late.give_up_expired, now_ms
+        )
         return settlements
 
     async def recover(self) -> list[Settlement]:
         """See ``LedgerStore``."""
-        settlements: list[Settlement] = await self._database.submit(self._image.give_up, None)
+        settlements: list[Settlement] = await self._database.submit(
+            self._late.recover, self._clock.now_ms()
+        )
         return settlements
 
-    async def balance(self, payer_id: str, period: str, terms: CreditTerms) -> Balance:
+    async def bind_request(self, call_id: str, provider: str, upstream_id: str) -> None:
+        """See ``LedgerStore``."""
+        await self._database.submit(
+            self._late.bind, call_id, provider, upstream_id, self._clock.now_ms()
+        )
+
+    async def release_request(self, call_id: str) -> None:
+        """See ``LedgerStore``."""
+        await self._database.submit(self._late.release, call_id)
+
+    async def await_cost(
+        self,
+        call_id: str,
+        usage: UsageRow,
+        *,
+        give_up_at_ms: int,
+        lost_nano_usd: int = 0,
+        answer: StoredAnswer | None = None,
+    ) -> None:
+        """See ``LedgerStore``."""
+        now_ms = self._clock.now_ms()
+        await self._database.submit(
+            self._late.wait, call_id, usage, now_ms, give_up_at_ms, lost_nano_usd, answer
+        )
+
+    async def pending_costs(self, provider: str, limit: int) -> list[PendingCost]:
         """See ``LedgerStore``."""
         rows = await self._database.read(
-            "SELECT granted_nano_usd, posted_nano_usd, held_nano_usd FROM balances"
-            " WHERE payer_id = ? AND period = ?",
-            (payer_id, period),
+            "SELECT call_id, provider, upstream_id, served_at_ms, give_up_at_ms FROM pending_costs"
+            " WHERE provider = ? ORDER BY call_id LIMIT ?",
+            (provider, limit),
         )
-        granted, posted, held = rows[0] if rows else (0, 0, 0)
-        return Balance(
-            payer_id=payer_id,
-            period=period,
-            granted_nano_usd=max(granted, terms.monthly_credit_nano_usd),
-            posted_nano_usd=posted,
-            held_nano_usd=held,
-            overage=terms.overage,
+        return [
+            PendingCost(
+                call_id=row[0],
+                provider=row[1],
+                upstream_id=row[2],
+                served_at_ms=row[3],
+                give_up_at_ms=row[4],
+            )
+            for row in rows
+        ]
+
+    async def resolve_cost(self, call_id: str, cost_nano_usd: int) -> Settlement:
+        """See ``LedgerStore``."""
+        settlement: Settlement = await self._database.submit(
+            self._late.resolve, call_id, cost_nano_usd
         )
+        return settlement
+
+    async def balance(self, payer_id: str) -> Balance:
+        """See ``LedgerStore``."""
+        balance: Balance = await self._database.submit(self._credit.balance, payer_id)
+        return balance
+
+    async def give(self, grant: NewGrant) -> Grant:
+        """See ``LedgerStore``."""
+        given: Grant = await self._database.submit(self._credit.give, grant)
+        return given
+
+    async def adjust(self, adjustment: Adjustment) -> None:
+        """See ``LedgerStore``."""
+        await self._database.submit(self._credit.adjust, adjustment)
+
+    async def bill_minutes(self, payer_id: str, minutes: Sequence[EndpointMinute]) -> int:
+        """See ``LedgerStore``."""
+        billed: int = await self._database.submit(
+            self._credit.bill_minutes, payer_id, tuple(minutes)
+        )
+        return billed
+
+    async def catch_up(self, payer_ids: Sequence[str]) -> None:
+        """See ``LedgerStore``."""
+        await self._database.submit(self._credit.catch_up, tuple(payer_ids))
+
+    async def payers_to_catch_up(self, limit: int) -> list[str]:
+        """See ``LedgerStore``.
+
+        Whoever was booked for a month has a monthly grant that is open until the next month's
+        catch-up, so the grants whose time is over name everybody.
+        """
+        rows = await self._database.read(
+            "SELECT DISTINCT payer_id FROM grants WHERE closed = 0 AND expires_at_ms <= ? LIMIT ?",
+            (self._clock.now_ms(), limit),
+        )
+        return [row[0] for row in rows]
 
     async def wait_for_release(self, payer_id: str, timeout_s: float) -> bool:
         """See ``LedgerStore``. True at once when no hold of the payer is open."""

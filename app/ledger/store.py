@@ -5,28 +5,46 @@ Rules that every store keeps and ``tests/app/ledger/test_store_conformance.py`` 
 - A verb that returned is on disk (``synchronous=FULL``). A verb that raised changed nothing, but
   for ``LedgerUnavailable``, after which the state is unknown until the process starts again.
 - Cancelling the awaiting task changes nothing: the verb runs to its end (I20).
-- ``place_hold`` never lets posted + held exceed what was granted under a hard stop (I5, I6).
+- ``place_hold`` never lets a payer under a hard stop hold more than there is credit, nor any scope
+  with a spending limit spend and hold more than that (I5, I6).
 - Each hold ends once; later verbs on it return the first result (I3).
+- Verbs that give or take money are made once by their reference; repeating one changes nothing.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from app.errors import OutOfCredits
-from app.ledger.entries import Balance, CreditTerms, Hold, HoldRequest, Settlement, UsageRow
+from app.ledger.entries import (
+    Adjustment,
+    Balance,
+    EndpointMinute,
+    Grant,
+    Hold,
+    HoldRequest,
+    NewGrant,
+    PendingCost,
+    Settlement,
+    StoredAnswer,
+    UsageRow,
+)
 from app.storage.database import LedgerUnavailable
 
 __all__ = ["InsufficientCredit", "LedgerStore", "LedgerUnavailable"]
 
 
 class InsufficientCredit(OutOfCredits):
-    """The payer's room is smaller than the hold's floor.
+    """The payer's room, or that of a spending limit, is smaller than the hold's floor.
 
     ``held_nano_usd`` is what other calls in flight hold: if the call would fit without them
     (``fits_when_released``), waiting for them to end may help.
     """
 
-    def __init__(self, message: str, *, held_nano_usd: int, fits_when_released: bool) -> None:
+    def __init__(
+        self, message: str, *, payer_id: str, held_nano_usd: int, fits_when_released: bool
+    ) -> None:
         super().__init__(message)
+        self.payer_id = payer_id
         self.held_nano_usd = held_nano_usd
         self.fits_when_released = fits_when_released
 
@@ -34,34 +52,110 @@ class InsufficientCredit(OutOfCredits):
 class LedgerStore(Protocol):
     """Money, as the gateway and the jobs use it."""
 
-    async def place_hold(self, request: HoldRequest) -> Hold:
-        """Make the month's grant if it is missing, then set money aside.
+    # A call's life.
 
-        Raises InsufficientCredit; Conflict when the call id was used before.
+    async def place_hold(self, request: HoldRequest) -> Hold:
+        """Find out who pays, book what the month lacks, then set money aside.
+
+        Raises InsufficientCredit; PermissionDenied (see ``Standings``, and where the payer has
+        switched the model or all its providers off); Conflict when the call id was used before,
+        or another call works on the same Idempotency-Key; Unprocessable when that key came with
+        another request.
         """
         ...
 
-    async def settle_hold(self, call_id: str, cost_nano_usd: int, usage: UsageRow) -> Settlement:
+    async def settle_hold(
+        self,
+        call_id: str,
+        cost_nano_usd: int,
+        usage: UsageRow,
+        *,
+        lost_nano_usd: int = 0,
+        answer: StoredAnswer | None = None,
+    ) -> Settlement:
         """Charge the real cost, free the rest, write the usage row.
 
-        A cost above the hold takes room that is left, and under a hard stop no more than that.
+        A cost above the hold takes room that is left, and under a hard stop or limit no more than
+        that. ``lost`` is what failed attempts cost: the house bears it. ``answer`` is kept for
+        repeats of the call's Idempotency-Key; without one the key is free again.
         """
         ...
 
-    async def void_hold(self, call_id: str, usage: UsageRow) -> Settlement:
-        """Free all of it, charge nothing, write the usage row."""
+    async def void_hold(
+        self, call_id: str, usage: UsageRow, *, lost_nano_usd: int = 0
+    ) -> Settlement:
+        """Free all of it, charge nothing, write the usage row; its Idempotency-Key is free."""
         ...
 
     async def give_up_expired(self, now_ms: int) -> list[Settlement]:
-        """End the holds past their expiry at no charge, with a usage row that says killed."""
+        """End the holds past their expiry, and pending costs past theirs, at no charge."""
         ...
 
     async def recover(self) -> list[Settlement]:
-        """At boot, before any call: end the holds that a dead process left, at no charge."""
+        """At boot, before any call: end the holds that a dead process left, at no charge.
+
+        Those whose cost is pending stay. Those that are bound to a provider's own id become
+        pending: the provider is asked.
+        """
         ...
 
-    async def balance(self, payer_id: str, period: str, terms: CreditTerms) -> Balance:
-        """The payer's month as it stands, counting a grant that is not made yet."""
+    # Costs that come later (I14, I15).
+
+    async def bind_request(self, call_id: str, provider: str, upstream_id: str) -> None:
+        """Remember under which id a provider knows the call. Raises Conflict for an id in use."""
+        ...
+
+    async def release_request(self, call_id: str) -> None:
+        """The attempt that was bound has failed: the payer does not pay for it (I12)."""
+        ...
+
+    async def await_cost(
+        self,
+        call_id: str,
+        usage: UsageRow,
+        *,
+        give_up_at_ms: int,
+        lost_nano_usd: int = 0,
+        answer: StoredAnswer | None = None,
+    ) -> None:
+        """The call ended, its cost is not known: keep the hold as a placeholder until it comes.
+
+        Raises NotFound where the call has no bound id. Does nothing for a hold that has ended.
+        """
+        ...
+
+    async def pending_costs(self, provider: str, limit: int) -> list[PendingCost]:
+        """The oldest calls that wait for this provider's figure."""
+        ...
+
+    async def resolve_cost(self, call_id: str, cost_nano_usd: int) -> Settlement:
+        """The figure came: settle with it. After a give-up the cost is forgiven."""
+        ...
+
+    # Credit.
+
+    async def balance(self, payer_id: str) -> Balance:
+        """The payer's money now, after booking what the month lacks. Raises NotFound."""
+        ...
+
+    async def give(self, grant: NewGrant) -> Grant:
+        """Give credit; the grant as it stands. Raises NotFound, Conflict (another amount)."""
+        ...
+
+    async def adjust(self, adjustment: Adjustment) -> None:
+        """Book a correction. Raises InsufficientCredit where a debit finds too little to take."""
+        ...
+
+    async def bill_minutes(self, payer_id: str, minutes: Sequence[EndpointMinute]) -> int:
+        """Bill the minutes that were not billed yet; how much that came to."""
+        ...
+
+    async def catch_up(self, payer_ids: Sequence[str]) -> None:
+        """Book what these payers' month lacks: grants, fees, expiries. Idempotent."""
+        ...
+
+    async def payers_to_catch_up(self, limit: int) -> list[str]:
+        """Payers whose month lacks something: no monthly grant yet, or a grant to expire."""
         ...
 
     async def wait_for_release(self, payer_id: str, timeout_s: float) -> bool:

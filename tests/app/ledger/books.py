@@ -6,22 +6,69 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.errors import NotFound, PermissionDenied
 from app.ids import new_call_id
 from app.ledger.audit import Audit, audit
-from app.ledger.entries import CreditTerms, HoldRequest, Outcome, UsageRow
+from app.ledger.entries import CreditTerms, HoldRequest, Limit, Outcome, Standing, UsageRow
 from app.ledger.sqlite import SqliteLedger
+from app.ledger.standing import Ask
 from app.storage.database import Row, Transaction
 from app.storage.sqlite import SqliteDatabase
 
 PERIOD = "2026-11"
 START_MS = 1_793_664_000_000  # 2026-11-03
+DECEMBER_MS = 1_796_083_200_000  # 2026-12-01
 FREE = CreditTerms(tier="free", monthly_credit_nano_usd=100_000_000, overage=False)
 PRO = CreditTerms(tier="pro", monthly_credit_nano_usd=2_000_000_000, overage=True)
 NOTHING = CreditTerms(tier="none", monthly_credit_nano_usd=0, overage=False)
+PAYERS = ("user_", "org_")
+
+
+class HandStandings:
+    """Who pays on which terms, as a test says. Implements ``Standings``.
+
+    ``bill_to`` names the payer itself; ``members`` bounds who may, where it has the payer.
+    """
+
+    def __init__(self, terms: CreditTerms = FREE) -> None:
+        self.default = terms
+        self.terms: dict[str, CreditTerms] = {}
+        self.limits: dict[tuple[str, str], Limit] = {}
+        self.members: dict[str, set[str]] = {}
+        self.providers_off: dict[str, dict[str, str]] = {}
+        self.models_off: dict[str, dict[str, str]] = {}
+
+    def of_caller(self, ask: Ask, user_id: str, key_id: str, bill_to: str | None) -> Standing:
+        payer, _, group = (bill_to or user_id).partition("#")
+        if user_id not in self.members.get(payer, {user_id}):
+            raise PermissionDenied("not a member", code="not_a_member")
+        scopes = (
+            ("key", key_id),
+            ("user", user_id),
+            ("member", f"{payer}/{user_id}"),
+            ("group", group),
+            ("payer", payer),
+        )
+        return Standing(
+            payer_id=payer,
+            payer_name=payer,
+            terms=self.of_payer(ask, payer),
+            group_id=group,
+            limits=tuple(self.limits[scope] for scope in scopes if scope in self.limits),
+            providers_off=self.providers_off.get(payer, {}),
+            models_off=self.models_off.get(payer, {}),
+        )
+
+    def of_payer(self, ask: Ask, payer_id: str) -> CreditTerms:
+        if not payer_id.startswith(PAYERS):
+            raise NotFound("no such payer")
+        return self.terms.get(payer_id, self.default)
 
 
 class HandClock:
     """Time that moves when a test says so."""
+
+    suspended = False
 
     def __init__(self, now_ms: int = START_MS) -> None:
         self.ms = now_ms
@@ -40,6 +87,11 @@ class Books:
     database: SqliteDatabase
     ledger: SqliteLedger
     clock: HandClock
+    standings: HandStandings
+
+    async def changed(self) -> None:
+        """Let the ledger see what a test changed in the standings: as a plain unit does."""
+        await self.database.write(lambda tx: None)
 
     async def audit(self) -> Audit:
         return await self.database.write(audit)
@@ -49,14 +101,16 @@ class Books:
 
 
 @asynccontextmanager
-async def opened(path: Path, clock: HandClock | None = None) -> AsyncIterator[Books]:
+async def opened(
+    path: Path, clock: HandClock | None = None, standings: HandStandings | None = None
+) -> AsyncIterator[Books]:
     """The store over one file."""
-    clock = clock or HandClock()
+    clock, standings = clock or HandClock(), standings or HandStandings()
     database = SqliteDatabase(path, clock)
-    ledger = SqliteLedger(database, clock)
+    ledger = SqliteLedger(database, clock, standings)
     await database.open()
     try:
-        yield Books(database, ledger, clock)
+        yield Books(database, ledger, clock, standings)
     finally:
         await database.close()
 
@@ -70,25 +124,28 @@ def hold(
     amount: int,
     *,
     floor: int | None = None,
-    payer: str = "user_ann",
-    terms: CreditTerms = FREE,
-    period: str = PERIOD,
+    user: str = "user_ann",
+    bill_to: str | None = None,
     call_id: str | None = None,
-    expires_at_ms: int = START_MS + 1_800_000,
+    admitted_at_ms: int = START_MS,
+    expires_at_ms: int | None = None,
+    **fields: Any,
 ) -> HoldRequest:
     """A request for a hold; all or nothing unless a floor is given."""
     return HoldRequest(
-        call_id=call_id or new_call_id(),
-        payer_id=payer,
-        user_id=payer,
-        key_id="key_1",
-        model="acme/tiny",
-        amount_nano_usd=amount,
-        floor_nano_usd=amount if floor is None else floor,
-        period=period,
-        terms=terms,
-        admitted_at_ms=START_MS,
-        expires_at_ms=expires_at_ms,
+        **{
+            "call_id": call_id or new_call_id(),
+            "user_id": user,
+            "key_id": "key_1",
+            "bill_to": bill_to,
+            "model": "acme/tiny",
+            "providers": ("mock",),
+            "amount_nano_usd": amount,
+            "floor_nano_usd": amount if floor is None else floor,
+            "admitted_at_ms": admitted_at_ms,
+            "expires_at_ms": admitted_at_ms + 1_800_000 if expires_at_ms is None else expires_at_ms,
+            **fields,
+        }
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from app.ledger.entries import HoldState
-from tests.app.ledger.books import PRO, Books, hold, used
+from tests.app.ledger.books import Books, hold, used
 
 CALLS = 2_500  # two verbs each
 COST = 1_000
@@ -12,9 +12,7 @@ COST = 1_000
 
 async def test_a_storm_of_cancelled_verbs_loses_none(books: Books) -> None:
     chance = random.Random(11)
-    requests = [
-        hold(COST, payer=f"user_{n % 7}", terms=PRO, call_id=f"call_{n:05d}") for n in range(CALLS)
-    ]
+    requests = [hold(COST, user=f"user_{n % 7}", call_id=f"call_{n:05d}") for n in range(CALLS)]
 
     async def storm(verbs: list[asyncio.Task[object]]) -> int:
         """Cancel about half of them, at any moment from queued to answered."""
@@ -37,7 +35,7 @@ async def test_a_storm_of_cancelled_verbs_loses_none(books: Books) -> None:
         settles: list[asyncio.Task[object]] = [
             asyncio.create_task(
                 books.ledger.settle_hold(
-                    request.call_id, COST, used(request.call_id, payer=request.payer_id)
+                    request.call_id, COST, used(request.call_id, payer=request.user_id)
                 )
             )
             for request in some
@@ -53,6 +51,5 @@ async def test_a_storm_of_cancelled_verbs_loses_none(books: Books) -> None:
     assert await books.rows("SELECT count(*), sum(cost_nano_usd) FROM usage") == [
         (CALLS, CALLS * COST)
     ]
-    assert await books.rows("SELECT sum(posted_nano_usd), sum(held_nano_usd) FROM balances") == [
-        (CALLS * COST, 0)
-    ]
+    assert await books.rows("SELECT sum(held_nano_usd) FROM wallets") == [(0,)]
+    assert await books.rows("SELECT sum(spent_nano_usd) FROM grants") == [(CALLS * COST,)]

@@ -46,8 +46,8 @@ async def test_64_tasks_spend_the_credit_exactly_to_its_end(books: Books) -> Non
     async def watch() -> None:
         nonlocal most_held
         while True:
-            now = await books.ledger.balance("user_ann", "2026-11", FREE)
-            most_held = max(most_held, now.posted_nano_usd + now.held_nano_usd)
+            now = await books.ledger.balance("user_ann")
+            most_held = max(most_held, now.grants[0].spent_nano_usd + now.held_nano_usd)
 
     watching = asyncio.create_task(watch())
     await asyncio.gather(*(client() for _ in range(TASKS)))
@@ -55,8 +55,8 @@ async def test_64_tasks_spend_the_credit_exactly_to_its_end(books: Books) -> Non
     assert refused == TASKS
     assert CREDIT - PRICE_MAX < spent <= CREDIT
     assert most_held <= CREDIT
-    end = await books.ledger.balance("user_ann", "2026-11", FREE)
-    assert (end.posted_nano_usd, end.held_nano_usd) == (spent, 0)
+    end = await books.ledger.balance("user_ann")
+    assert (end.credit_nano_usd, end.held_nano_usd) == (CREDIT - spent, 0)
 
 
 async def test_partial_holds_use_the_last_nano(books: Books) -> None:
@@ -83,20 +83,19 @@ async def test_the_database_itself_refuses_to_overspend(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     async with opened(path) as books:
         await books.ledger.place_hold(hold(1_000))
-        month = books.ledger._image._months.find(("user_ann", "2026-11"))
-        assert month is not None
-        month.posted -= 50_000_000  # a bug
+        wallet = books.ledger._image.wallets.of("user_ann")
+        wallet.grants[0].granted += 50_000_000  # a bug
         with pytest.raises(LedgerUnavailable):
             await books.ledger.place_hold(hold(120_000_000))
         assert isinstance(books.database.failed, sqlite3.IntegrityError)
     async with opened(path) as books:
-        assert await books.rows("SELECT held_nano_usd FROM balances") == [(1_000,)]
+        assert await books.rows("SELECT held_nano_usd FROM wallets") == [(1_000,)]
         assert (await books.audit()).problems == []
 
 
 async def test_the_check_alone(books: Books) -> None:
     await books.ledger.place_hold(hold(10**8))
-    for change in ("held_nano_usd = held_nano_usd + 1", "posted_nano_usd = 1"):
+    for change in ("held_nano_usd = held_nano_usd + 1", "credit_nano_usd = credit_nano_usd - 1"):
         with pytest.raises(sqlite3.IntegrityError, match="hard_stop"):
-            await books.database.write(statement(f"UPDATE balances SET {change}"))
+            await books.database.write(statement(f"UPDATE wallets SET {change}"))
     assert books.database.failed is None

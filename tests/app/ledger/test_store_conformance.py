@@ -8,11 +8,20 @@ import pytest
 from app.errors import Conflict, NotFound
 from app.ledger.entries import Balance, CreditTerms, HoldState, Outcome, Settlement
 from app.ledger.store import InsufficientCredit
-from tests.app.ledger.books import FREE, NOTHING, PERIOD, PRO, START_MS, Books, hold, used
+from tests.app.ledger.books import DECEMBER_MS, FREE, NOTHING, PRO, START_MS, Books, hold, used
 
 
-async def balance(books: Books, terms: CreditTerms = FREE, period: str = PERIOD) -> Balance:
-    return await books.ledger.balance("user_ann", period, terms)
+async def balance(books: Books, payer: str = "user_ann") -> Balance:
+    return await books.ledger.balance(payer)
+
+
+async def spent(books: Books) -> int:
+    return sum(grant.spent_nano_usd for grant in (await balance(books)).grants)
+
+
+async def put_on(books: Books, terms: CreditTerms) -> None:
+    books.standings.terms["user_ann"] = terms
+    await books.changed()
 
 
 async def test_a_hold_settles_at_its_cost_and_frees_the_rest(books: Books) -> None:
@@ -21,22 +30,22 @@ async def test_a_hold_settles_at_its_cost_and_frees_the_rest(books: Books) -> No
     assert placed.amount_nano_usd == 4_000_000
     assert books.ledger.open_holds() == 1
     now = await balance(books)
-    assert (now.granted_nano_usd, now.posted_nano_usd, now.held_nano_usd) == (10**8, 0, 4_000_000)
+    assert (now.credit_nano_usd, now.held_nano_usd) == (10**8, 4_000_000)
     ended = await books.ledger.settle_hold(request.call_id, 1_200_000, used(request.call_id))
     assert ended == Settlement(
         call_id=request.call_id, state=HoldState.SETTLED, cost_nano_usd=1_200_000
     )
     assert books.ledger.open_holds() == 0
     now = await balance(books)
-    assert (now.posted_nano_usd, now.held_nano_usd) == (1_200_000, 0)
+    assert (now.grants[0].spent_nano_usd, now.held_nano_usd) == (1_200_000, 0)
     assert now.available_nano_usd == 98_800_000
     assert await books.rows("SELECT kind, amount_nano_usd FROM entries ORDER BY seq") == [
         ("grant", 10**8),
         ("charge", 1_200_000),
     ]
-    assert await books.rows("SELECT call_id, outcome, cost_nano_usd FROM usage") == [
-        (request.call_id, "completed", 1_200_000)
-    ]
+    assert await books.rows(
+        "SELECT call_id, outcome, cost_nano_usd, paid_from FROM usage JOIN series ON id = series_id"
+    ) == [(request.call_id, "completed", 1_200_000, "1:1200000")]
 
 
 async def test_void_frees_all_and_moves_no_money(books: Books) -> None:
@@ -47,7 +56,9 @@ async def test_void_frees_all_and_moves_no_money(books: Books) -> None:
     assert (ended.state, ended.cost_nano_usd) == (HoldState.VOID, 0)
     assert (await balance(books)).available_nano_usd == 10**8
     assert await books.rows("SELECT kind FROM entries") == [("grant",)]
-    assert await books.rows("SELECT outcome, cost_nano_usd FROM usage") == [("failed", 0)]
+    assert await books.rows(
+        "SELECT outcome, cost_nano_usd FROM usage JOIN series ON id = series_id"
+    ) == [("failed", 0)]
 
 
 async def test_a_cost_of_zero_settles_without_an_entry(books: Books) -> None:
@@ -59,7 +70,8 @@ async def test_a_cost_of_zero_settles_without_an_entry(books: Books) -> None:
 
 
 async def test_a_free_call_is_admitted_without_credit(books: Books) -> None:
-    request = hold(0, terms=NOTHING)
+    await put_on(books, NOTHING)
+    request = hold(0)
     await books.ledger.place_hold(request)
     ended = await books.ledger.settle_hold(request.call_id, 0, used(request.call_id))
     assert ended.cost_nano_usd == 0
@@ -87,7 +99,7 @@ async def test_a_hold_ends_once(books: Books, first: str, second: str) -> None:
     assert again in (result, None)
     assert (again is None) == (second == "give_up")
     assert await end("void", 0) == result
-    assert (await balance(books)).posted_nano_usd == result.cost_nano_usd
+    assert await spent(books) == result.cost_nano_usd
     assert await books.rows("SELECT count(*) FROM usage") == [(1,)]
 
 
@@ -103,7 +115,7 @@ async def test_repeats_within_one_group_end_the_hold_once(books: Books) -> None:
     )
     assert (await placing).amount_nano_usd == 4_000_000
     assert {result.cost_nano_usd for result in results} == {7}
-    assert (await balance(books)).posted_nano_usd == 7
+    assert await spent(books) == 7
 
 
 async def test_a_call_id_is_used_once(books: Books) -> None:
@@ -151,8 +163,8 @@ async def test_the_hard_stop_gives_what_is_left_down_to_the_floor(books: Books) 
 async def test_a_refused_hold_leaves_nothing_behind(books: Books) -> None:
     with pytest.raises(InsufficientCredit):
         await books.ledger.place_hold(hold(10**8 + 1))
-    for table in ("balances", "holds", "entries", "grants"):
-        assert await books.rows(f"SELECT count(*) FROM {table}") == [(0,)]
+    assert await books.rows("SELECT count(*) FROM holds") == [(0,)]
+    assert await books.rows("SELECT kind FROM entries") == [("grant",)]  # the month's credit
     assert (await balance(books)).available_nano_usd == 10**8
 
 
@@ -166,12 +178,13 @@ async def test_a_cost_past_hold_and_room_is_the_houses(books: Books, factor: int
     assert ended.cost_nano_usd == min(cost, 40_000_000)
     assert ended.overrun_nano_usd == cost - ended.cost_nano_usd
     await books.ledger.settle_hold(other.call_id, 60_000_000, used(other.call_id))
-    assert (await balance(books)).posted_nano_usd == 60_000_000 + ended.cost_nano_usd
+    assert await spent(books) == 60_000_000 + ended.cost_nano_usd
     assert (await books.audit()).house["cogs"] == 60_000_000 + cost
 
 
 async def test_past_the_credit_is_overage_where_the_tier_allows_it(books: Books) -> None:
-    request = hold(3_000_000_000, terms=PRO)
+    await put_on(books, PRO)
+    request = hold(3_000_000_000)
     await books.ledger.place_hold(request)
     await books.ledger.settle_hold(request.call_id, 5_000_000_000, used(request.call_id))
     assert await books.rows("SELECT kind, amount_nano_usd FROM entries ORDER BY seq") == [
@@ -179,33 +192,56 @@ async def test_past_the_credit_is_overage_where_the_tier_allows_it(books: Books)
         ("charge", 2_000_000_000),
         ("overage", 3_000_000_000),
     ]
-    now = await balance(books, terms=PRO)
-    assert (now.posted_nano_usd, now.overage) == (5_000_000_000, True)
+    assert await books.rows("SELECT paid_from FROM usage") == [("1:2000000000,due:3000000000",)]
+    now = await balance(books)
+    assert (now.credit_nano_usd, now.overage_nano_usd) == (0, 3_000_000_000)
 
 
-async def test_up_down_and_up_again_grants_the_difference_once(books: Books) -> None:
-    granted = []
+async def test_up_down_and_up_again_never_grants_twice(books: Books) -> None:
+    credit = []
     for terms in (FREE, PRO, FREE, PRO, NOTHING, PRO):
-        request = hold(1_000, terms=terms)
+        await put_on(books, terms)
+        request = hold(0)
         await books.ledger.place_hold(request)
         await books.ledger.settle_hold(request.call_id, 1_000, used(request.call_id))
-        granted.append((await balance(books, terms=terms)).granted_nano_usd)
-    assert granted == [10**8, *[2 * 10**9] * 5]
-    assert await books.rows("SELECT tier, amount_nano_usd FROM grants ORDER BY at_ms, 2") == [
-        ("free", 10**8),
-        ("pro", 2 * 10**9 - 10**8),
-    ]
+        credit.append((await balance(books)).credit_nano_usd)
+    # A call of a tier without credit is paid by what the month had left: nothing.
+    assert credit == [99_999_000, 1_999_998_000, 99_997_000, 1_999_996_000, 0, 1_999_995_000]
+    ((granted, taken),) = await books.rows(
+        "SELECT sum(amount_nano_usd) FILTER (WHERE kind = 'grant'),"
+        " sum(amount_nano_usd) FILTER (WHERE kind = 'reversal') FROM entries"
+    )
+    assert granted - taken == 2 * 10**9
+
+
+async def test_a_step_down_takes_back_nothing_that_is_spent_or_held(books: Books) -> None:
+    await put_on(books, PRO)
+    done, running = hold(500_000_000), hold(700_000_000)
+    await books.ledger.place_hold(done)
+    await books.ledger.settle_hold(done.call_id, 500_000_000, used(done.call_id))
+    await books.ledger.place_hold(running)
+    await put_on(books, FREE)
+    now = await balance(books)
+    assert (now.credit_nano_usd, now.available_nano_usd) == (700_000_000, 0)
+    with pytest.raises(InsufficientCredit):
+        await books.ledger.place_hold(hold(1))
+    ended = await books.ledger.settle_hold(running.call_id, 1_000, used(running.call_id))
+    assert ended.cost_nano_usd == 1_000
+    assert (await balance(books)).credit_nano_usd == 0  # what it held goes back with the rest
+    assert (await books.audit()).problems == []
 
 
 async def test_stepping_down_past_the_credit_stops_at_once(books: Books) -> None:
-    running, later = hold(1_000_000_000, terms=PRO), hold(10, terms=PRO)
+    await put_on(books, PRO)
+    running, later = hold(1_000_000_000), hold(10)
     await books.ledger.place_hold(running)
     await books.ledger.settle_hold(running.call_id, 4_000_000_000, used(running.call_id))
     await books.ledger.place_hold(later)
+    await put_on(books, FREE)
     with pytest.raises(InsufficientCredit) as refused:
-        await books.ledger.place_hold(hold(1, terms=FREE))
+        await books.ledger.place_hold(hold(1))
     assert not refused.value.fits_when_released
-    await books.ledger.place_hold(hold(0, terms=FREE))  # what is free stays free
+    await books.ledger.place_hold(hold(0))  # what is free stays free
     ended = await books.ledger.settle_hold(later.call_id, 25, used(later.call_id))
     assert ended.cost_nano_usd == 25  # admitted on terms without a stop
 
@@ -213,13 +249,23 @@ async def test_stepping_down_past_the_credit_stops_at_once(books: Books) -> None
 async def test_each_month_has_its_own_credit(books: Books) -> None:
     late = hold(10**8)
     await books.ledger.place_hold(late)
-    december = hold(10**8, period="2026-12")
+    books.clock.ms = DECEMBER_MS
+    await books.ledger.catch_up(["user_ann"])
+    with pytest.raises(InsufficientCredit):  # all that is held counts, whatever its month
+        await books.ledger.place_hold(hold(1, admitted_at_ms=DECEMBER_MS))
+    await books.ledger.settle_hold(late.call_id, 60_000_000, used(late.call_id))
+    assert await books.rows(
+        "SELECT period, sum(amount_nano_usd) FROM entries WHERE kind = 'charge' GROUP BY 1"
+    ) == [("2026-11", 60_000_000)]
+    december = hold(10**8, admitted_at_ms=DECEMBER_MS)
     await books.ledger.place_hold(december)
-    await books.ledger.settle_hold(late.call_id, 10**8, used(late.call_id))
-    assert (await balance(books, period="2026-11")).posted_nano_usd == 10**8
-    assert (await balance(books, period="2026-12")).posted_nano_usd == 0
+    row = used(december.call_id, at_ms=DECEMBER_MS)
+    await books.ledger.settle_hold(december.call_id, 10**8, row)
+    assert await books.rows(
+        "SELECT reference, spent_nano_usd, expired_nano_usd FROM grants ORDER BY id"
+    ) == [("2026-11", 60_000_000, 40_000_000), ("2026-12", 10**8, 0)]
     with pytest.raises(InsufficientCredit):
-        await books.ledger.place_hold(hold(1, period="2026-12"))
+        await books.ledger.place_hold(hold(1, admitted_at_ms=DECEMBER_MS))
 
 
 async def test_expired_holds_are_given_up_and_a_late_cost_is_forgiven(books: Books) -> None:
@@ -229,13 +275,13 @@ async def test_expired_holds_are_given_up_and_a_late_cost_is_forgiven(books: Boo
     assert await books.ledger.give_up_expired(START_MS + 9) == []
     given_up = await books.ledger.give_up_expired(START_MS + 10)
     assert [(each.call_id, each.state) for each in given_up] == [(early.call_id, HoldState.GAVE_UP)]
-    assert await books.rows("SELECT call_id, outcome, user_id, model FROM usage") == [
-        (early.call_id, "killed", "user_ann", "acme/tiny")
-    ]
+    assert await books.rows(
+        "SELECT call_id, outcome, user_id, model FROM usage JOIN series ON id = series_id"
+    ) == [(early.call_id, "killed", "user_ann", "acme/tiny")]
     for cost in (700, 800, 700):  # a repeat changes nothing
         ended = await books.ledger.settle_hold(early.call_id, cost, used(early.call_id))
         assert (ended.state, ended.cost_nano_usd) == (HoldState.GAVE_UP, 0)
-    assert (await balance(books)).posted_nano_usd == 0
+    assert await spent(books) == 0
     house = (await books.audit()).house
     assert (house["forgiven"], house["cogs"]) == (-700, 700)
 
@@ -251,14 +297,16 @@ async def test_late_costs_in_one_group_are_forgiven_once(books: Books) -> None:
 
 
 async def test_recover_ends_every_hold_at_no_charge(books: Books) -> None:
-    requests = [hold(1_000 + n, payer=f"user_{n % 3}") for n in range(50)]
+    requests = [hold(1_000 + n, user=f"user_{n % 3}") for n in range(50)]
     await asyncio.gather(*(books.ledger.place_hold(request) for request in requests))
     lost = await books.ledger.recover()
     assert {each.call_id for each in lost} == {request.call_id for request in requests}
     assert {(each.state, each.cost_nano_usd) for each in lost} == {(HoldState.GAVE_UP, 0)}
     assert books.ledger.open_holds() == 0
     assert await books.ledger.recover() == []
-    assert await books.rows("SELECT outcome, count(*) FROM usage GROUP BY 1") == [("killed", 50)]
+    assert await books.rows(
+        "SELECT outcome, count(*) FROM usage JOIN series ON id = series_id GROUP BY 1"
+    ) == [("killed", 50)]
 
 
 async def test_a_hold_placed_and_given_up_in_one_group(books: Books) -> None:
@@ -274,13 +322,13 @@ async def test_a_hold_placed_and_given_up_in_one_group(books: Books) -> None:
 )
 async def test_amounts_out_of_range_are_refused(books: Books, amount: int, floor: int) -> None:
     with pytest.raises(ValueError, match="out of range"):
-        await books.ledger.place_hold(hold(amount, floor=floor, terms=PRO))
+        await books.ledger.place_hold(hold(amount, floor=floor))
     assert books.ledger.open_holds() == 0
 
 
 async def test_what_no_row_could_hold_is_refused_and_stops_nothing(books: Books) -> None:
     with pytest.raises(ValueError, match="surrogates"):
-        await books.ledger.place_hold(hold(1, payer="\ud800"))
+        await books.ledger.place_hold(hold(1, user="\ud800"))
     request = hold(1_000)
     await books.ledger.place_hold(request)
     for cost in (-1, 2**64):
@@ -302,7 +350,7 @@ async def test_what_no_row_could_hold_is_refused_and_stops_nothing(books: Books)
 
 
 async def test_waiting_ends_when_a_hold_of_that_payer_ends(books: Books) -> None:
-    mine, theirs = hold(1_000), hold(1_000, payer="user_ben")
+    mine, theirs = hold(1_000), hold(1_000, user="user_ben")
     await books.ledger.place_hold(mine)
     await books.ledger.place_hold(theirs)
     waiting = asyncio.create_task(books.ledger.wait_for_release("user_ann", 30))
