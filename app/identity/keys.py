@@ -129,7 +129,7 @@ class KeyStore:
         def update(tx: Transaction) -> None:
             tx.execute("UPDATE api_keys SET last_used_at_ms = ? WHERE id = ?", (now_ms, key_id))
 
-        await self._database.write(update)
+        await self._database.write(update, is_note=True)
 
     async def _write(self, unit: Callable[[Transaction], KeyInfo]) -> KeyInfo:
         return await self._database.write(unit)
@@ -170,7 +170,7 @@ class KeyRing:
         generation = self._generation
         rows = await self._database.read(
             "SELECT k.secret_hash, k.id, k.revoked_at_ms, k.last_used_at_ms,"
-            " u.id, u.name, u.tier, u.role"
+            " u.id, u.name, u.role"
             " FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.prefix = ?",
             (parts.prefix,),
         )
@@ -181,7 +181,7 @@ class KeyRing:
                 "This API key is not known here. Use a key of this server: its owner makes one"
                 " with `turnpike keys create --user NAME`."
             )
-        _, key_id, revoked_at_ms, last_used_at_ms, user_id, user_name, tier, role = rows[0]
+        _, key_id, revoked_at_ms, last_used_at_ms, user_id, user_name, role = rows[0]
         if revoked_at_ms is not None:
             raise InvalidKey(
                 "This API key was revoked. The owner of this server makes a new one with"
@@ -191,8 +191,6 @@ class KeyRing:
             user_id=user_id,
             user_name=user_name,
             key_id=key_id,
-            payer_id=user_id,
-            tier=tier,
             owner=role == "owner",
         )
         self._remember(bearer, principal, generation)

@@ -1,21 +1,20 @@
 """People, and the tier each one is on."""
 
-import re
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Literal, TypeGuard
 
 import msgspec
 
 from app.clock import Clock
-from app.errors import Conflict, InvalidRequest, NotFound
+from app.errors import InvalidRequest, NotFound
 from app.identity.changes import Changes
+from app.identity.names import check_free, check_name, shown
 from app.ids import new_user_id
 from app.storage.database import Database, Row, Transaction
 
 Role = Literal["owner", "member"]
 PAGE_LENGTH_MAX = 1000
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _SELECT = "SELECT id, name, tier, role, created_at_ms FROM users"
 
 
@@ -30,7 +29,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserStore:
-    """The users table. ``tiers`` are the names that the configuration knows, in its order."""
+    """The users table. ``tiers`` are the names of those for users, in the file's order."""
 
     def __init__(self, database: Database, clock: Clock, tiers: Collection[str]) -> None:
         self.tiers = tuple(tiers)
@@ -43,21 +42,20 @@ class UserStore:
         self._changes.watch(watcher)
 
     async def add(self, name: str, tier: str, role: str = "member") -> User:
-        """Make a user. Names differ by more than case.
+        """Make a user. Names of users and orgs differ by more than case.
 
         Raises InvalidRequest for a bad name or an unknown tier or role, Conflict when taken.
         """
-        _check_name(name)
+        check_name("A user", name)
         self._check_tier(tier)
         if not _is_role(role):
-            raise InvalidRequest(f"There is no role {_shown(role)}; roles: owner, member.")
+            raise InvalidRequest(f"There is no role {shown(role)}; roles: owner, member.")
         user = User(
             id=new_user_id(), name=name, tier=tier, role=role, created_at_ms=self._clock.now_ms()
         )
 
         def insert(tx: Transaction) -> None:
-            if tx.execute("SELECT 1 FROM users WHERE name = ?", (name,)):
-                raise Conflict(f"There is a user named {name} already.", param="name")
+            check_free(tx, name)
             tx.execute(
                 "INSERT INTO users (id, name, tier, role, created_at_ms) VALUES (?, ?, ?, ?, ?)",
                 (user.id, user.name, user.tier, user.role, user.created_at_ms),
@@ -126,30 +124,16 @@ class UserStore:
     def _check_tier(self, tier: str) -> None:
         if tier not in self.tiers:
             known = ", ".join(self.tiers)
-            raise InvalidRequest(f"There is no tier {_shown(tier)}; tiers: {known}.", param="tier")
+            raise InvalidRequest(f"There is no tier {shown(tier)}; tiers: {known}.", param="tier")
 
 
 def unknown_user(name: str) -> NotFound:
     """The error for a name that nobody has."""
-    return NotFound(f"There is no user named {_shown(name)}; `turnpike users list` shows them.")
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(
-            "A user's name has 1 to 64 characters: a letter or digit first, then letters, digits"
-            f" and . _ @ + - (found {_shown(name)}).",
-            param="name",
-        )
+    return NotFound(f"There is no user named {shown(name)}; `turnpike users list` shows them.")
 
 
 def _is_role(role: str) -> TypeGuard[Role]:
     return role in ("owner", "member")
-
-
-def _shown(text: str) -> str:
-    """What a person typed, cut and quoted so that it can stand in a message."""
-    return ascii(text if len(text) <= 64 else text[:61] + "...")
 
 
 def _user(row: Row) -> User:

@@ -12,6 +12,8 @@ from app.storage.sqlite import SqliteDatabase
 class HandClock:
     """Time by hand."""
 
+    suspended = False
+
     def __init__(self) -> None:
         self.wall_ms = 1_790_000_000_000
         self.ticks_ns = 5_000
