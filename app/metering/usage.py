@@ -1,149 +1,219 @@
-"""The usage log: one row per call, written by the ledger beside the settlement, read here."""
+"""What was used: sums of any range by any grouping, exact to the millisecond.
 
-from datetime import UTC, datetime
-from typing import Literal
+The sums are written with the rows (``app.ledger.usage_rows``); rows themselves are only read for
+the hours that a range cuts in two.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from app.ledger.entries import Outcome, UsageRow
+from app.errors import InvalidRequest
+from app.ledger.usage_rows import SUMMED
+from app.metering.calls import END, Calls, Position, UsageCall
+from app.metering.closing import closed_months
+from app.metering.questions import Filters, Grouping, may_use_months, question
+from app.metering.rollup import DAY_MS, ENDLESS_MS, HOUR_MS, Cut, Level, cuts, day_name
+from app.metering.segments import Segment, Segments
 from app.storage.database import Database, Row
 
-ROWS_MAX = 1000
-Grouping = Literal["model", "provider", "key", "user", "day"]
-_DAY_MS = 86_400_000
-_ALWAYS_MS = 2**62
-
-# The group as it is kept, what names it for people, and where that comes from. What a caller sends
-# chooses among these and never becomes part of a query.
-_GROUPS: dict[Grouping, tuple[str, str, str]] = {
-    "model": ("model", "s.grouped", ""),
-    "provider": ("provider", "s.grouped", ""),
-    "key": (
-        "key_id",
-        "k.name || ' (tp_' || k.prefix || '…)'",
-        "LEFT JOIN api_keys k ON k.id = s.grouped",
-    ),
-    "user": ("user_id", "u.name", "LEFT JOIN users u ON u.id = s.grouped"),
-    "day": ("at_ms / 86400000", "s.grouped", ""),
-}
-
-_ROWS = """
-SELECT call_id, at_ms, user_id, key_id, payer_id, model, provider, outcome, streamed, attempts,
-       input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-       compute_ns, estimated, latency_ms, first_token_ms, cost_nano_usd
-FROM usage WHERE at_ms >= ? AND at_ms < ? ORDER BY at_ms DESC, call_id DESC LIMIT ?
-"""
-
-_SUMS = """
-SELECT s.grouped, :label, s.calls, s.input, s.output, s.compute, s.cost
-FROM (
-    SELECT :column AS grouped, count(*) AS calls,
-           sum(input_tokens + cache_read_tokens + cache_write_tokens) AS input,
-           sum(output_tokens + reasoning_tokens) AS output,
-           sum(compute_ns) AS compute, sum(cost_nano_usd) AS cost
-    FROM usage WHERE at_ms >= ? AND at_ms < ? GROUP BY grouped
-) s :join ORDER BY :order
-"""
+GROUPS_MAX = 100_000
+EVERYTHING = Filters()
+_SEALED_SUMS = (
+    f"SELECT series_id, count(*), {', '.join(f'sum({name})' for name in SUMMED[1:])}"  # noqa: S608
+    " FROM usage WHERE at_ms >= ? AND at_ms < ? GROUP BY series_id"
+)
 
 
 class UsageSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the calls of one group add up to.
 
-    ``group`` is the model's or provider's name, the key's or user's id, or the UTC day as
-    ``YYYY-MM-DD``; ``label`` is what to show for it: a user's name, a key's name and the part of it
-    that may be seen, else the group. Input counts cached tokens too, output counts reasoning.
+    ``groups`` has the value of each grouping: a name of a model, provider or outcome, the id of a
+    key, user, org (or user that pays) or resource group, or the UTC day as ``YYYY-MM-DD``;
+    ``labels`` what to show for it, for example a user's name. ``group`` and ``label`` are the same
+    in one text. Input counts cached and audio tokens too, output counts reasoning and audio; the
+    parts are given beside them.
     """
 
     group: str
     label: str
+    groups: dict[str, str]
+    labels: dict[str, str]
     calls: int
     input_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    audio_input_tokens: int
     output_tokens: int
+    reasoning_tokens: int
+    audio_output_tokens: int
+    images: int
     compute_ns: int
     cost_nano_usd: int
 
 
-class UsageEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One call: as measured, and what its payer was charged."""
+class UsageSums(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, and the range that it is exact for: moments lie on the hour before where the
+    calls of that hour are no longer kept one by one."""
 
-    row: UsageRow
-    cost_nano_usd: int
+    since_ms: int
+    until_ms: int | None
+    data: list[UsageSummary]
+
+
+_ByDay = dict[int, Segment | None]
+
+
+class _Edges(NamedTuple):
+    """How the calls of the hours that a range cuts are to be read."""
+
+    cuts: list[Cut]
+    sealed_sums: str
+    segments: _ByDay
+
+
+class _HourIsGone(Exception):
+    """The calls of the hour that starts at ``hour_ms`` are no longer kept."""
+
+    def __init__(self, hour_ms: int) -> None:
+        super().__init__(hour_ms)
+        self.hour_ms = hour_ms
 
 
 class UsageLog:
-    """Questions about what was used. The table lies in the order of time: a range costs its own
-    rows, however long the log is."""
+    """Questions about what was used."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, segments: Segments | None = None) -> None:
         self._database = database
+        self._segments = segments
+        self._calls = Calls(database, segments)
 
     async def rows(
-        self, limit: int = 100, *, since_ms: int = 0, until_ms: int | None = None
-    ) -> list[UsageEntry]:
-        """The newest calls admitted in [since, until)."""
-        end_ms = _ALWAYS_MS if until_ms is None else until_ms
-        rows = await self._database.read(_ROWS, (since_ms, end_ms, min(limit, ROWS_MAX)))
-        return [_entry(row) for row in rows]
+        self,
+        limit: int = 100,
+        *,
+        filters: Filters = EVERYTHING,
+        since_ms: int = 0,
+        before: Position = END,
+    ) -> list[UsageCall]:
+        """The newest calls admitted from ``since_ms`` on, before a position."""
+        return await self._calls.page(filters, since_ms=since_ms, before=before, limit=limit)
 
-    async def summary(self, by: Grouping, since_ms: int, until_ms: int) -> list[UsageSummary]:
-        """Sums of the calls admitted in [since, until): days in order, else dearest first."""
-        rows = await self._database.read(_SQL[by], (since_ms, until_ms))
-        return [_summary(by, row) for row in rows]
+    async def key_id(self, id_or_prefix: str) -> str:
+        """The id of the key with this id or visible part; what nobody has stays as it is."""
+        prefix = id_or_prefix.removeprefix("tp_").split("_", 1)[0].rstrip("…")
+        rows = await self._database.read(
+            "SELECT id FROM api_keys WHERE id = ? OR prefix = ?", (id_or_prefix, prefix)
+        )
+        return str(rows[0][0]) if rows else id_or_prefix
+
+    async def summary(
+        self,
+        by: Sequence[Grouping],
+        since_ms: int = 0,
+        until_ms: int | None = None,
+        filters: Filters = EVERYTHING,
+        *,
+        limit: int | None = None,
+    ) -> UsageSums:
+        """Sums of the calls admitted in [since, until): days in order, then dearest first.
+
+        Raises InvalidRequest for more than ``GROUPS_MAX`` groups, where no limit was given.
+        """
+        since_ms = max(since_ms, 0)
+        until_ms = ENDLESS_MS if until_ms is None else min(until_ms, ENDLESS_MS)
+        most = GROUPS_MAX if limit is None else min(limit, GROUPS_MAX)
+        months = await closed_months(self._database) if may_use_months(by, filters) else []
+        while True:
+            try:
+                edges = await self._edges(cuts(since_ms, until_ms, months))
+            except _HourIsGone as gone:
+                # The same hour for a range's end and the next one's start: they still add up.
+                since_ms, until_ms = (
+                    gone.hour_ms if moment // HOUR_MS * HOUR_MS == gone.hour_ms else moment
+                    for moment in (since_ms, until_ms)
+                )
+                continue
+            asked = question(by, edges.cuts, filters, sealed_sums=edges.sealed_sums, limit=most + 1)
+            rows = await self._database.read(asked.sql, asked.params)
+            if edges.segments == await self._sealed(edges.segments):
+                break
+        if len(rows) > most and limit is None:
+            raise InvalidRequest(
+                f"That is more than {GROUPS_MAX} groups: ask for a shorter range, fewer groupings"
+                " at once, or a `limit`.",
+                param="by",
+            )
+        # A thread, so that calls get their turns while a long answer is made.
+        data = await asyncio.to_thread(_summaries, by, rows[:most])
+        end_ms = None if until_ms == ENDLESS_MS else until_ms
+        return UsageSums(since_ms=since_ms, until_ms=end_ms, data=data)
+
+    async def _edges(self, planned: list[Cut]) -> _Edges:
+        """Decide for each hour that is cut where its calls are: in the table, in a file or both.
+
+        Raises _HourIsGone. A day that moves out meanwhile is noticed afterwards.
+        """
+        days = {cut.start // DAY_MS for cut in planned if cut.level is Level.CALLS}
+        segments = await self._sealed(days)
+        kept: list[Cut] = []
+        sealed: list[list[int]] = []
+        for cut in planned:
+            segment = segments.get(cut.start // DAY_MS) if cut.level is Level.CALLS else None
+            if segment is None or segment.emptied:
+                kept.append(cut)
+            if segment is not None:
+                sealed += await self._sealed_sums(cut, segment)
+        return _Edges(kept, msgspec.json.encode(sealed).decode(), segments)
+
+    async def _sealed_sums(self, cut: Cut, segment: Segment) -> list[list[int]]:
+        rows = None
+        if self._segments is not None and not segment.dropped:
+            rows = await self._segments.ask(segment.day, _SEALED_SUMS, (cut.start, cut.end))
+        if rows is None:
+            raise _HourIsGone(cut.start // HOUR_MS * HOUR_MS)
+        return [[row[0], segment.day, cut.sign, *row[1:]] for row in rows]
+
+    async def _sealed(self, days: Iterable[int]) -> _ByDay:
+        if self._segments is None:
+            return dict.fromkeys(days)
+        found = {day: await self._segments.of_days(day, day) for day in days}
+        return {day: each[0] if each else None for day, each in found.items()}
 
 
-def _sums(by: Grouping) -> str:
-    column, label, join = _GROUPS[by]
-    order = "s.grouped" if by == "day" else "s.cost DESC, s.calls DESC, s.grouped"
-    sql = _SUMS
-    for name, text in (("column", column), ("label", label), ("join", join), ("order", order)):
-        sql = sql.replace(f":{name}", text)
-    return sql
+def _summaries(by: Sequence[Grouping], rows: Sequence[Row]) -> list[UsageSummary]:
+    return [_summary(by, row) for row in rows]
 
 
-_SQL: dict[Grouping, str] = {by: _sums(by) for by in _GROUPS}
-
-
-def _summary(by: Grouping, row: Row) -> UsageSummary:
-    grouped, label, calls, input_tokens, output_tokens, compute_ns, cost_nano_usd = row
-    if by == "day":
-        grouped = label = _day(grouped)
+def _summary(by: Sequence[Grouping], row: Row) -> UsageSummary:
+    width = len(by)
+    values = [
+        day_name(value) if grouping == "day" else value
+        for grouping, value in zip(by, row[width : 2 * width], strict=True)
+    ]
+    labels = [value if label is None else label for label, value in zip(row, values, strict=False)]
+    sums = dict(zip(SUMMED, row[2 * width :], strict=True))
     return UsageSummary(
-        group=grouped,
-        label=grouped if label is None else label,
-        calls=calls,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        compute_ns=compute_ns,
-        cost_nano_usd=cost_nano_usd,
-    )
-
-
-def _day(number: int) -> str:
-    return datetime.fromtimestamp(number * _DAY_MS // 1000, UTC).strftime("%Y-%m-%d")
-
-
-def _entry(row: Row) -> UsageEntry:
-    return UsageEntry(
-        row=UsageRow(
-            call_id=row[0],
-            at_ms=row[1],
-            user_id=row[2],
-            key_id=row[3],
-            payer_id=row[4],
-            model=row[5],
-            provider=row[6],
-            outcome=Outcome(row[7]),
-            streamed=bool(row[8]),
-            attempts=row[9],
-            input_tokens=row[10],
-            cache_read_tokens=row[11],
-            cache_write_tokens=row[12],
-            output_tokens=row[13],
-            reasoning_tokens=row[14],
-            compute_ns=row[15],
-            estimated=bool(row[16]),
-            latency_ms=row[17],
-            first_token_ms=row[18],
-        ),
-        cost_nano_usd=row[19],
+        group=" · ".join(values),
+        label=" · ".join(labels),
+        groups=dict(zip(by, values, strict=True)),
+        labels=dict(zip(by, labels, strict=True)),
+        calls=sums["calls"],
+        input_tokens=sums["input_tokens"]
+        + sums["cache_read_tokens"]
+        + sums["cache_write_tokens"]
+        + sums["audio_input_tokens"],
+        cache_read_tokens=sums["cache_read_tokens"],
+        cache_write_tokens=sums["cache_write_tokens"],
+        audio_input_tokens=sums["audio_input_tokens"],
+        output_tokens=sums["output_tokens"]
+        + sums["reasoning_tokens"]
+        + sums["audio_output_tokens"],
+        reasoning_tokens=sums["reasoning_tokens"],
+        audio_output_tokens=sums["audio_output_tokens"],
+        images=sums["images"],
+        compute_ns=sums["compute_ns"],
+        cost_nano_usd=sums["cost_nano_usd"],
     )
