@@ -12,11 +12,11 @@ In another process: ``python -m tests.upstream.provider --port 9001 [--scene lon
 ``POST /control`` (``{"script": ["reset"], "always": "normal"}``) and read with ``GET /control``
 (``{"books": [...], "connections_open": n}``).
 
-Which scene a request meets: the next scripted one; else the one its model names (``play:reset``);
-else the one its last user message names (``play:reset …``); else ``always``. ``books`` has one
-``Booked`` per chat request, with what a provider would bill for it: one token per word, prompt and
-delivered answer; nothing for refusals. A streamed answer that the client leaves is billed up to the
-last word written.
+Which scene a request meets: the next scripted one; else the one that ``choose`` picks for it; else
+the one its model names (``play:reset``); else the one its last user message names (``play:reset
+…``); else ``always``. ``books`` has one ``Booked`` per chat request, with what a provider would
+bill for it: one token per word, prompt and delivered answer; nothing for refusals. A streamed
+answer that the client leaves is billed up to the last word written.
 """
 
 import argparse
@@ -31,23 +31,25 @@ import struct
 import weakref
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from decimal import Decimal
 from types import TracebackType
 from typing import Any
 
+from tests.upstream.events import events, hang
 from tests.upstream.scenes import (
     SCENES,
     Answer,
     Booked,
     JsonObject,
     Scene,
-    delta,
     error_body,
     prompt_tokens,
-    tool_deltas,
 )
 
 HEAD_BYTES_MAX = 64 * 1024
+GARBAGE = b'\n\ndata: {"choices":\xff\xfe[\n\n'
+Choose = Callable[[JsonObject], Scene | str | None]
 
 
 class PlayedProvider:
@@ -59,9 +61,15 @@ class PlayedProvider:
         port: int = 0,
         always: Scene | str = "normal",
         tls: ssl.SSLContext | None = None,
+        request_id_header: str | None = None,
+        choose: Choose | None = None,
     ) -> None:
         self.books: list[Booked] = []
+        self.choose = choose
+        self.gate = asyncio.Event()  # while it is not set, no answer begins
+        self.gate.set()
         self.always = SCENES[always] if isinstance(always, str) else always
+        self.request_id_header = request_id_header  # on every answer, with the id of its `Booked`
         self.connections_total = 0
         self.connections_open = 0
         self._script: deque[Scene] = deque()
@@ -176,7 +184,10 @@ class PlayedProvider:
             headers=headers,
         )
         self.books.append(booked)
-        playing = asyncio.ensure_future(_play(writer, Answer(scene, request, booked)))
+        if self.request_id_header is not None:
+            named = (self.request_id_header, booked.id)
+            scene = dataclasses.replace(scene, headers=(*scene.headers, named))
+        playing = asyncio.ensure_future(self._play(writer, Answer(scene, request, booked)))
         leaving = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({playing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -189,9 +200,16 @@ class PlayedProvider:
                 task.cancel()
             await asyncio.gather(playing, leaving, return_exceptions=True)
 
+    async def _play(self, writer: asyncio.StreamWriter, answer: Answer) -> bool:
+        await self.gate.wait()
+        return await _play(writer, answer)
+
     def _scene_for(self, request: JsonObject) -> Scene:
         if self._script:
             return self._script.popleft()
+        chosen = self.choose(request) if self.choose is not None else None
+        if chosen is not None:
+            return SCENES[chosen] if isinstance(chosen, str) else chosen
         users = [m for m in request.get("messages", []) if m.get("role") == "user"]
         prompt = users[-1].get("content") if users else ""
         for text in (request.get("model"), prompt):
@@ -239,6 +257,8 @@ async def _play(writer: asyncio.StreamWriter, answer: Answer) -> bool:
         booked.finished = True
         return True
     booked.prompt_tokens = prompt_tokens(answer.request)
+    if scene.compute_s is not None:
+        booked.compute_ns = int(Decimal(scene.compute_s).scaleb(9))
     if booked.stream:
         return await _play_stream(writer, answer)
     body = answer.whole()
@@ -247,14 +267,21 @@ async def _play(writer: asyncio.StreamWriter, answer: Answer) -> bool:
         booked.prompt_tokens = booked.completion_tokens = 0
     encoding = (("Content-Encoding", "gzip"),) if scene.gzip else ()
     length = (("Content-Length", str(len(body))),)
-    writer.write(_head(200, "application/json", (*scene.headers, *encoding, *length)))
-    if scene.hang_after is not None:
-        await _send(writer, scene, body[: len(body) // 2], sent=0)
-        await asyncio.Event().wait()
+    writer.write(_head(200, "application/json", (*_headers(scene), *encoding, *length)))
+    if scene.hang_at == "head":
+        await hang(booked)
+    if scene.hang_after is not None or scene.hang_at == "end":
+        await _send(writer, scene, body[: len(body) // 2 if scene.hang_after else -1], sent=0)
+        await hang(booked)
     if not await _send(writer, scene, body, sent=0):
         return False
     booked.finished = True
     return True
+
+
+def _headers(scene: Scene) -> tuple[tuple[str, str], ...]:
+    took = (("X-Compute-Time", scene.compute_s),) if scene.compute_s is not None else ()
+    return (*scene.headers, *took)
 
 
 async def _send(writer: asyncio.StreamWriter, scene: Scene, data: bytes, sent: int) -> bool:
@@ -279,11 +306,16 @@ async def _play_stream(writer: asyncio.StreamWriter, answer: Answer) -> bool:
     scene, booked = answer.scene, answer.booked
     encoding = (("Content-Encoding", "gzip"),) if scene.gzip else ()
     framing = (("Transfer-Encoding", "chunked"),)
-    writer.write(_head(200, "text/event-stream", (*scene.headers, *encoding, *framing)))
+    writer.write(_head(200, "text/event-stream", (*_headers(scene), *encoding, *framing)))
+    if scene.hang_at == "head":
+        await hang(booked)
     squeeze = zlib.compressobj(wbits=31) if scene.gzip else None
     sent = 0
-    async for text in _events(answer):
+    async for text in events(answer):
         data = text.encode()
+        spoiled = scene.garbage_after is not None and sent + len(data) > scene.garbage_after
+        if spoiled:
+            data = data[: max(0, (scene.garbage_after or 0) - sent)] + GARBAGE
         if squeeze is not None:
             data = squeeze.compress(data) + squeeze.flush(zlib.Z_SYNC_FLUSH)
         size = scene.slice_bytes or len(data)
@@ -297,65 +329,13 @@ async def _play_stream(writer: asyncio.StreamWriter, answer: Answer) -> bool:
             if scene.slice_bytes:
                 await writer.drain()
                 await asyncio.sleep(0)
+        if spoiled:
+            break
+    else:
+        booked.finished = True
     writer.write(b"0\r\n\r\n")
     await writer.drain()
-    booked.finished = True
     return True
-
-
-async def _events(answer: Answer) -> AsyncIterator[str]:
-    """The text of the stream, event by event; books each word as it is handed out."""
-    scene, booked = answer.scene, answer.booked
-    end = scene.newline * 2
-    asked = bool((answer.request.get("stream_options") or {}).get("include_usage"))
-    every = scene.usage == "every"
-    pieces = _pieces(answer)
-    if scene.usage == "first" and asked:
-        booked.completion_tokens = len(answer.words)
-        yield f"data: {answer.chunk([], answer.usage())}{end}"
-    for number, (part, words) in enumerate(pieces):
-        if scene.error_after == number:
-            yield f'data: {{"error":{{"message":"failed midway","code":500}}}}{end}'
-            return
-        if scene.hang_after == number:
-            await asyncio.Event().wait()
-        if scene.usage != "first":
-            booked.completion_tokens += words
-        if scene.comments:
-            yield f": PROCESSING{end}"
-        text = answer.chunk([part], answer.usage()) if every and asked else answer.chunk([part])
-        if scene.half_line and number == 3:
-            yield f"data: {text[: len(text) // 2]}"
-            return
-        if scene.line_bytes is not None and number == 1:
-            yield "data: " + "x" * scene.line_bytes
-        yield f"data: {text}{end}"
-        await asyncio.sleep(scene.gap_s)
-    while scene.forever:
-        booked.completion_tokens += 1
-        yield f"data: {answer.chunk([delta(0, {'content': ' on'})])}{end}"
-    if asked and scene.usage not in ("first", "every", "never"):
-        yield f"data: {answer.chunk([], answer.usage())}{end}"
-    if scene.done:
-        yield f"data: [DONE]{end}"
-
-
-def _pieces(answer: Answer) -> list[tuple[JsonObject, int]]:
-    """Choices' parts in order, each with the tokens it is billed as."""
-    scene = answer.scene
-    pieces: list[tuple[JsonObject, int]] = []
-    for index in range(answer.choices_count()):
-        pieces.append((delta(index, {"role": "assistant", "content": ""}), 0))
-        for n in range(scene.reasoning if index == 0 else 0):
-            pieces.append((delta(index, {"reasoning_content": " hm" if n else "hm"}), 1))
-        if scene.tool_calls:
-            pieces += [(delta(index, part), 1) for part in tool_deltas()]
-        else:
-            for n, word in enumerate(answer.words):
-                pieces.append((delta(index, {"content": f" {word}" if n else word}), 1))
-        if scene.finish:
-            pieces.append((delta(index, {}, answer.finish_reason), 0))
-    return pieces
 
 
 async def _main() -> None:

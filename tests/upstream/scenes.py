@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.upstream.rates import Rates
+
 WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india"]
 
 JsonObject = dict[str, Any]
@@ -26,6 +28,9 @@ class Scene:
     ends the HTTP body correctly in the middle of an SSE line. ``cached`` and ``reasoning`` are
     tokens shown in the details of ``usage`` (and ``reasoning`` words are sent as
     ``reasoning_content``). ``slice_bytes`` cuts the streamed bytes into HTTP chunks of that size.
+    ``garbage_after`` is like ``close_after``, with bytes that mean nothing at the cut.
+    ``hang_at`` never goes on past that point: the headers alone, or all but the end of the body.
+    ``compute_s`` is the computing time that the answer says it took, as decimal text.
     """
 
     name: str = "normal"
@@ -48,6 +53,9 @@ class Scene:
     half_line: bool = False
     reset_after: int | None = None
     close_after: int | None = None
+    garbage_after: int | None = None
+    hang_at: Literal["head", "end"] | None = None
+    compute_s: str | None = None
     error_after: int | None = None
     forever: bool = False
     hang_after: int | None = None
@@ -136,7 +144,8 @@ class Booked:
     """What the provider wrote down about one request. Tokens are what it would bill.
 
     ``gone`` is true when the client closed before the answer was complete; ``finished`` when all of
-    the answer was written. ``headers`` has lower-case names.
+    the answer was written; ``hanging`` while a scene hangs on purpose. ``headers`` has lower-case
+    names.
     """
 
     number: int
@@ -149,8 +158,14 @@ class Booked:
     headers: dict[str, str]
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    compute_ns: int = 0
     finished: bool = False
     gone: bool = False
+    hanging: bool = False
+
+    def bill(self, rates: Rates) -> int:
+        """What the provider charges for the request at these rates, in nano-USD."""
+        return rates.bill(self.prompt_tokens, self.completion_tokens, self.compute_ns)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The played provider itself: tests of others lean on it."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 
 from tests.upstream.provider import PlayedProvider
+from tests.upstream.rates import Rates
 from tests.upstream.scenes import Scene
 
 
@@ -99,3 +101,44 @@ def _post(url: str, sent: dict[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(sent).encode(), method="POST")
     with urllib.request.urlopen(request) as reply:
         return json.load(reply)
+
+
+async def test_a_choice_by_request_and_bills_at_rates() -> None:
+    def choose(request: dict[str, Any]) -> Scene | str | None:
+        return Scene(words=4, compute_s="1.5") if request["model"] == "m" else None
+
+    async with PlayedProvider(choose=choose) as provider:
+        async with httpx.AsyncClient(base_url=provider.base_url) as http:
+            reply = await http.post("/chat/completions", json=body())
+            assert reply.headers["x-compute-time"] == "1.5"
+            await http.post("/chat/completions", json=body() | {"model": "other"})
+        first, second = provider.books
+        assert first.bill(Rates(input=10, output=100, per_request=7)) == 3 * 10 + 4 * 100 + 7
+        assert first.bill(Rates(per_second=1001)) == 1502  # 1501.5, rounded up
+        assert second.bill(Rates(output=1)) == 8
+
+
+async def test_a_closed_gate_and_the_points_where_an_answer_hangs() -> None:
+    async with PlayedProvider() as provider, httpx.AsyncClient(base_url=provider.base_url) as http:
+        provider.gate.clear()
+        waiting = asyncio.create_task(http.post("/chat/completions", json=body()))
+        await provider.wait_until(lambda: len(provider.books) == 1)
+        assert not provider.books[0].finished
+        provider.gate.set()
+        assert (await waiting).status_code == 200
+        for scene in (Scene(hang_at="head"), Scene(hang_at="end"), Scene(hang_after=2)):
+            provider.script(scene)
+            sent = body(stream=True)
+            async with http.stream("POST", "/chat/completions", json=sent) as reply:
+                await provider.wait_until(lambda: provider.books[-1].hanging)
+                assert reply.status_code == 200
+            await provider.wait_until(lambda: provider.books[-1].gone)
+
+
+async def test_garbage_in_the_middle_of_a_stream() -> None:
+    async with PlayedProvider() as provider, httpx.AsyncClient(base_url=provider.base_url) as http:
+        provider.script(Scene(garbage_after=700))
+        reply = await http.post("/chat/completions", json=body(stream=True))
+        assert b'{"choices":\xff\xfe[' in reply.content
+        assert b"[DONE]" not in reply.content
+        assert not provider.books[-1].finished
