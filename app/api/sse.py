@@ -12,7 +12,7 @@ from app.errors import CallError
 from app.gateway.pump import Pump
 from plugins.chat import ChoiceDelta
 
-_HEADERS = [
+STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold the frames back
@@ -35,7 +35,7 @@ async def stream(
     """Send the pump's events as they come; frames that wait together go out together."""
     watcher = asyncio.create_task(_leave_with_client(pump, receive))
     try:
-        await start_answer(send, 200, [*_HEADERS, *headers])
+        await start_answer(send, 200, [*STREAM_HEADERS, *headers])
         while True:
             try:
                 deltas = await pump.take(heartbeat_s)

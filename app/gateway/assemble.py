@@ -47,20 +47,21 @@ class Assembler:
 
     def choices(self) -> list[Choice]:
         """The answers so far."""
-        return [
-            Choice(
-                index=index,
-                message=AssistantMessage(
-                    role="assistant",
-                    content=part.fields.pop("content", None if part.tool_calls else ""),
-                    tool_calls=[part.tool_calls[n] for n in sorted(part.tool_calls)] or UNSET,
-                    **part.fields,
-                ),
-                logprobs=part.logprobs,
-                finish_reason=part.finish_reason,
-            )
-            for index, part in sorted(self._parts.items())
-        ]
+        return [_choice(index, part) for index, part in sorted(self._parts.items())]
+
+
+def _choice(index: int, part: _Part) -> Choice:
+    fields: dict[str, Any] = {"content": None if part.tool_calls else "", **part.fields}
+    return Choice(
+        index=index,
+        message=AssistantMessage(
+            role="assistant",
+            tool_calls=[part.tool_calls[n] for n in sorted(part.tool_calls)] or UNSET,
+            **fields,
+        ),
+        logprobs=part.logprobs,
+        finish_reason=part.finish_reason,
+    )
 
 
 def _add_calls(part: _Part, delta: Delta) -> None:

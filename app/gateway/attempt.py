@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -26,8 +27,12 @@ from plugins.contract import (
     FailureKind,
     InferenceCall,
     Offer,
+    Started,
     UsageReport,
 )
+
+OnStarted = Callable[[str], Awaitable[None]]
+"""What to do with the provider's own id of an attempt before anything of the answer goes on."""
 
 # What a provider that bills on regardless may still send to a client that left (ledger.md I10).
 DRAIN_SECONDS_MAX = 30.0
@@ -84,14 +89,16 @@ def work_order(
     )
 
 
-async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
+async def attempt(
+    adapter: Adapter, order: InferenceCall, pump: Pump, on_started: OnStarted | None = None
+) -> bool:
     """Run one attempt into the pump. True: it ended with its usage on the call.
 
     False: the client had left, and the attempt was abandoned because the provider would have gone
     on for too long. Raises AdapterError only; the generator is closed in every case.
     """
     try:
-        return await _run(adapter, order, pump)
+        return await _run(adapter, order, pump, on_started)
     except AdapterError:
         raise
     except Exception as error:
@@ -100,12 +107,13 @@ async def attempt(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
         raise AdapterError(kind, "the adapter failed", detail=repr(error)) from error
 
 
-async def _run(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
+async def _run(
+    adapter: Adapter, order: InferenceCall, pump: Pump, on_started: OnStarted | None
+) -> bool:
     call = pump.call
-    pieces_when_left: int | None = None
     pieces_max = _pieces_max(order)
     events = cast(Any, adapter.infer(order))  # an async generator: the contract's rules say so
-    loop = asyncio.get_running_loop()
+    drain = _Drain(call)
     try:
         async with asyncio.timeout(order.deadline_s + _GRACE_S) as limit, aclosing(events):
             async for event in events:
@@ -122,17 +130,33 @@ async def _run(adapter: Adapter, order: InferenceCall, pump: Pump) -> bool:
                 elif isinstance(event, UsageReport):
                     call.usage = event.usage
                     return True
-                if call.client_left and call.streamed:
-                    if pieces_when_left is None:
-                        pieces_when_left = call.delivered_pieces
-                        limit.reschedule(min(limit.when() or 0, loop.time() + DRAIN_SECONDS_MAX))
-                    elif call.delivered_pieces - pieces_when_left > DRAIN_PIECES_MAX:
-                        return False
+                elif isinstance(event, Started) and on_started is not None and event.upstream_id:
+                    await on_started(event.upstream_id)
+                if call.client_left and call.streamed and drain.is_over(limit):
+                    return False
     except TimeoutError as error:
-        if pieces_when_left is not None:
+        if drain.began:
             return False
         raise AdapterError(FailureKind.TIMEOUT, "the provider took too long") from error
     raise AdapterError(FailureKind.PROTOCOL, "the provider's answer ended without its usage")
+
+
+class _Drain:
+    """What a provider may still send once the client has left."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._pieces_before = 0
+        self.began = False
+
+    def is_over(self, limit: asyncio.Timeout) -> bool:
+        """Asked after each event from the leaving on; the first time sets the deadline."""
+        if not self.began:
+            self.began, self._pieces_before = True, self._call.delivered_pieces
+            latest = asyncio.get_running_loop().time() + DRAIN_SECONDS_MAX
+            limit.reschedule(min(limit.when() or 0, latest))
+            return False
+        return self._call.delivered_pieces - self._pieces_before > DRAIN_PIECES_MAX
 
 
 def _pieces_max(order: InferenceCall) -> int:

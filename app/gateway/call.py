@@ -1,12 +1,13 @@
 """One client request on its way from admission to settled."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.identity.principal import Principal
 from app.ids import CallId
-from app.ledger.entries import Hold, Outcome
-from plugins.chat import ChatRequest
+from app.ledger.entries import Hold, IdempotencyKey, Outcome
+from plugins.chat import ChatRequest, Choice
 from plugins.contract import Offer, Usage
 
 
@@ -36,12 +37,25 @@ _NEXT = {
 }
 
 
+@dataclass(slots=True, frozen=True)
+class Repeatable:
+    """A request with an Idempotency-Key, and the bodies that its repeats get: of the whole answer,
+    or of the error where it broke off after it had begun to cost something.
+    """
+
+    key: IdempotencyKey
+    whole: Callable[["Call", Sequence[Choice]], bytes]
+    broken: Callable[["Call"], tuple[int, bytes]]
+
+
 @dataclass(slots=True)
 class Call:
     """What is known of a call. ``body_bytes`` is the length of the request as it was received.
 
-    ``delivered_pieces`` counts the non-empty deltas handed on to the client: each is at least one
-    token, so it never overstates what was delivered.
+    ``bill_to`` is whom the client named as the payer. ``delivered_pieces`` counts the non-empty
+    deltas handed on to the client: each is at least one token, so it never overstates what was
+    delivered. ``lost_nano_usd`` is what failed attempts cost. ``bound``: a provider that says its
+    costs later knows the call under an id of its own.
     """
 
     id: CallId
@@ -50,6 +64,9 @@ class Call:
     body_bytes: int
     admitted_at_ms: int
     started_ns: int
+    bill_to: str | None = None
+    byok: bool = False
+    repeatable: Repeatable | None = None
     state: CallState = CallState.ADMITTED
     hold: Hold = field(init=False)  # from HELD on
     offer: Offer = field(init=False)  # from DISPATCHED on: the one tried last
@@ -59,6 +76,9 @@ class Call:
     usage: Usage = field(default_factory=Usage)
     outcome: Outcome = Outcome.FAILED
     client_left: bool = False
+    truncated: bool = False
+    bound: bool = False
+    lost_nano_usd: int = 0
 
     @property
     def streamed(self) -> bool:

@@ -70,19 +70,27 @@ class Pump:
     def put_completion(self, choices: Sequence[Choice]) -> None:
         """Keep the whole answer until the call is settled."""
         self._choices = choices
+        self.call.truncated = any(choice.finish_reason == "length" for choice in choices)
+
+    def whole(self) -> Sequence[Choice]:
+        """The answer as far as it has come; of a stream only where its request is repeatable."""
+        return self._choices if self._assembler is None else self._assembler.choices()
 
     async def put(self, deltas: Sequence[ChoiceDelta]) -> None:
         """Hand on a piece of the answer; waits while the buffer is full."""
         call = self.call
-        if not call.streamed:
+        if not call.streamed or call.repeatable is not None:
             self._assembler = self._assembler or Assembler()
             for delta in deltas:
                 self._assembler.add(delta)
+        if not call.streamed:
+            call.truncated |= any(delta.finish_reason == "length" for delta in deltas)
             return
         if not self.committed:
             call.move(CallState.STREAMING)
             _resolve(self._ready)
-        size, pieces = _measure(deltas)
+        size, pieces, cut = _measure(deltas)
+        call.truncated |= cut
         call.delivered_pieces += pieces
         if call.client_left:
             return
@@ -96,8 +104,8 @@ class Pump:
         """The call is settled or voided; nothing follows."""
         self._failure = failure
         self._ended = True
-        if self._assembler is not None:
-            self._choices = self._assembler.choices()
+        if not self.call.streamed:
+            self._choices = self.whole()
         _resolve(self._ready)
         _resolve(self._taker)
 
@@ -163,15 +171,19 @@ def _resolve(future: "asyncio.Future[None] | None") -> None:
         future.set_result(None)
 
 
-def _measure(deltas: Sequence[ChoiceDelta]) -> tuple[int, int]:
-    """Characters of text (near enough for a bound), and how many deltas carry anything."""
+def _measure(deltas: Sequence[ChoiceDelta]) -> tuple[int, int, bool]:
+    """Characters of text (near enough for a bound), how many deltas carry anything, and whether
+    one says that a limit cut the answer off."""
     size = pieces = 0
+    cut = False
     for item in deltas:
         delta = item.delta
+        if item.finish_reason == "length":
+            cut = True
         text = delta.content or delta.reasoning_content or delta.reasoning
         if text:
             size += len(text)
             pieces += 1
         elif delta.tool_calls:
             pieces += 1
-    return size, pieces
+    return size, pieces, cut

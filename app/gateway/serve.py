@@ -6,11 +6,11 @@ client can cancel, and owns the money from the hold to its end.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
-from app.billing.tiers import Tiers
 from app.clock import Clock
-from app.errors import CallError, Internal, ShuttingDown, Unavailable
+from app.errors import CallError, Conflict, Internal, ShuttingDown, Unavailable
 from app.gateway.attempt import (
     Deadlines,
     answer_to,
@@ -23,7 +23,7 @@ from app.gateway.call import Call, CallState
 from app.gateway.estimate import Bounds, bounds
 from app.gateway.hold import place
 from app.gateway.pump import Pump
-from app.gateway.settle import settle, usage_row
+from app.gateway.settle import lost_to, settle, usage_row
 from app.ledger.store import LedgerStore
 from app.limits.concurrency import InFlight
 from app.metering.tally import Tally
@@ -46,7 +46,7 @@ class Gateway:
         adapters: Mapping[str, Adapter],
         deadlines: Mapping[str, Deadlines],
         ledger: LedgerStore,
-        tiers: Tiers,
+        billed_later: Collection[str],
         health: Health,
         clock: Clock,
         in_flight: InFlight,
@@ -59,7 +59,7 @@ class Gateway:
         self._adapters = adapters
         self._deadlines = deadlines
         self._ledger = ledger
-        self._tiers = tiers
+        self._billed_later = frozenset(billed_later)
         self._health = health
         self._running: set[asyncio.Task[None]] = set()
 
@@ -70,7 +70,7 @@ class Gateway:
             route = plan(
                 call.request.model,
                 call.request.given_params,
-                self._catalog.snapshot,
+                self._catalog.snapshot_at(call.admitted_at_ms),
                 self._health.live,
             )
             limits = bounds(call.request, call.body_bytes, route.offers)
@@ -90,13 +90,16 @@ class Gateway:
         try:
             seconds_max = sum(self._deadlines_of(offer).total_s for offer in route.offers)
             call.hold = await place(
-                self._ledger, self._tiers, self.clock, call, limits, seconds_max
+                self._ledger, self.clock, call, limits, route.offers, seconds_max
             )
             call.move(CallState.HELD)
-            call.offer = route.offers[0]
-            failed, failure = await self._try_offers(pump, route, limits)
-            settlement, row = await settle(self._ledger, self.clock, call, failed=failed)
-            self.tally.ended(row, settlement.cost_nano_usd)
+            paid_for = [each for each in route.offers if each.provider in call.hold.providers]
+            call.offer = paid_for[0]
+            failed, failure = await self._try_offers(pump, paid_for, limits)
+            cost_nano_usd, row = await settle(
+                self._ledger, self.clock, pump, failed=failed, billed_later=call.bound
+            )
+            self.tally.ended(row, cost_nano_usd)
         except CallError as error:
             failure = error
         except asyncio.CancelledError:  # the drain's end: boot frees what is still held
@@ -116,11 +119,11 @@ class Gateway:
                 log.exception("call %s: its hold stays until it expires", call.id)
 
     async def _try_offers(
-        self, pump: Pump, route: RoutePlan, limits: Bounds
+        self, pump: Pump, offers: Sequence[Offer], limits: Bounds
     ) -> tuple[bool, CallError | None]:
         """Attempt the offers in order until one delivers: (failed, what the client is told)."""
-        call, last = pump.call, route.offers[-1]
-        for offer in route.offers:
+        call, last = pump.call, offers[-1]
+        for offer in offers:
             if pump.abandoned:  # before anything was sent: nothing to pay, nobody to tell
                 return True, Unavailable("The client left.")
             call.attempts += 1
@@ -129,21 +132,37 @@ class Gateway:
             pump.begin_attempt()
             pump.stop = asyncio.Event() if offer.abort_stops_billing else None
             order = work_order(call, offer, limits, self._deadlines_of(offer), pump.stop)
+            call.bound = False
+            later = offer.provider in self._billed_later
+            bind = partial(self._bind, call) if later else None
             try:
-                whole = await attempt(self._adapters[offer.provider], order, pump)
+                whole = await attempt(self._adapters[offer.provider], order, pump, bind)
             except AdapterError as failure:
                 self._note(call, failure)
                 if pump.committed:
                     call.usage = failure.usage or call.usage
-                elif offer is not last and not call.client_left and may_fail_over(failure):
-                    continue
-                return True, answer_to(failure, route.model)
+                else:
+                    call.lost_nano_usd += lost_to(failure.usage, offer)
+                    if call.bound:
+                        call.bound = False
+                        await self._ledger.release_request(call.id)
+                    if offer is not last and not call.client_left and may_fail_over(failure):
+                        continue
+                return True, answer_to(failure, offer.model)
             except asyncio.CancelledError:  # only the drain's end cancels a call
                 return True, ShuttingDown()
             else:
                 self._health.succeeded((offer.provider, offer.model))
                 return not whole, None
         raise AssertionError("a plan has at least one offer")
+
+    async def _bind(self, call: Call, upstream_id: str) -> None:
+        """Keep the provider's id of the attempt, durably: it will be asked for the cost by it."""
+        try:
+            await self._ledger.bind_request(call.id, call.offer.provider, upstream_id)
+            call.bound = True
+        except Conflict as error:
+            log.error("call %s: its cost cannot be asked for: %s", call.id, error)
 
     def _deadlines_of(self, offer: Offer) -> Deadlines:
         return self._deadlines.get(offer.provider, _DEFAULT_DEADLINES)

@@ -3,17 +3,20 @@
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
-from app.api.answer import send_answer
+from app.api.answer import send_answer, start_answer
 from app.api.body import decode, read_json
 from app.api.endpoint import call_id_of
 from app.api.envelope import error_body
 from app.api.openai.wire import DONE, ChunkFrames, completion_body
-from app.api.sse import first_bytes, stream
-from app.errors import CallError, InvalidRequest
-from app.gateway.call import Call
+from app.api.repeats import Repeats, as_stream, bill_to, key_of
+from app.api.sse import STREAM_HEADERS, first_bytes, stream
+from app.errors import CallError, InvalidRequest, UpstreamFailed
+from app.gateway.call import Call, Repeatable
 from app.gateway.serve import Gateway
 from app.identity.principal import Principal
 from app.ids import CallId
+from app.ledger.entries import IdempotencyKey, StoredAnswer
+from app.ledger.idempotency import Answered
 from plugins.chat import ChatRequest
 
 # A request that names one of these twice would be read differently by different parsers.
@@ -23,8 +26,11 @@ _DECISIVE = (b'"model"', b'"max_tokens"', b'"max_completion_tokens"', b'"n"', b'
 class Chat:
     """The route's handler."""
 
-    def __init__(self, gateway: Gateway, body_bytes_max: int, heartbeat_s: float) -> None:
+    def __init__(
+        self, gateway: Gateway, repeats: Repeats, body_bytes_max: int, heartbeat_s: float
+    ) -> None:
         self._gateway = gateway
+        self._repeats = repeats
         self._body_bytes_max = body_bytes_max
         self._heartbeat_s = heartbeat_s
         self._decoder = msgspec.json.Decoder(ChatRequest)
@@ -36,6 +42,9 @@ class Chat:
         body = await read_json(scope, receive, self._body_bytes_max)
         request = decode(body, self._decoder, _DECISIVE)
         _check(request)
+        key = key_of(scope, body)
+        if key is not None and await self._repeat(send, principal, request, key):
+            return
         call = Call(
             id=CallId(call_id_of(scope)),
             principal=principal,
@@ -43,9 +52,16 @@ class Chat:
             body_bytes=len(body),
             admitted_at_ms=clock.now_ms(),
             started_ns=clock.monotonic_ns(),
+            bill_to=bill_to(scope),
+            repeatable=None if key is None else Repeatable(key, completion_body, _broken),
         )
         pump = self._gateway.serve(call)
-        await first_bytes(pump, receive)
+        try:
+            await first_bytes(pump, receive)
+        except Answered:  # between the look for an answer and the hold
+            if key is None or not await self._repeat(send, principal, request, key):
+                raise
+            return
         served_by = (b"x-inference-provider", call.offer.provider.encode())
         if not call.streamed:
             await send_answer(send, 200, completion_body(call, pump.choices), headers=[served_by])
@@ -68,6 +84,49 @@ class Chat:
             last_frames=lambda: frames.usage_frame() + DONE,
             error_frame=error_frame,
         )
+
+    async def _repeat(
+        self, send: Send, principal: Principal, request: ChatRequest, key: IdempotencyKey
+    ) -> bool:
+        """Send the answer that this request got before; whether there is one."""
+        before = await self._repeats.find(principal.user_id, key)
+        if before is not None:
+            if not before.body:
+                raise BrokeOff
+            await _send_again(send, request, before)
+        return before is not None
+
+
+class BrokeOff(UpstreamFailed):
+    """What repeats of a call that broke off are told: trying again would be paid for twice."""
+
+    code = "answer_broke_off"
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The answer to the first request with this Idempotency-Key broke off. What had been"
+            " delivered was charged. Use a new key to ask again."
+        )
+
+
+def _broken(call: Call) -> tuple[int, bytes]:
+    error = BrokeOff()
+    return error.status, error_body(error, call.id)
+
+
+async def _send_again(send: Send, request: ChatRequest, before: StoredAnswer) -> None:
+    """Send a stored answer, as a stream where that is asked for."""
+    headers = [(b"idempotency-replayed", b"true")]
+    if request.stream is not True or before.status != 200:
+        if before.status != 200:
+            headers.append((b"x-should-retry", b"false"))
+        await send_answer(send, before.status, before.body, headers=headers)
+        return
+    options = request.stream_options
+    frames = as_stream(before.body, with_usage=bool(options and options.include_usage))
+    await start_answer(send, 200, [*STREAM_HEADERS, *headers])
+    await send({"type": "http.response.body", "body": frames, "more_body": False})
 
 
 def _check(request: ChatRequest) -> None:

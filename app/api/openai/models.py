@@ -10,6 +10,7 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from app.api.answer import send_answer
+from app.clock import Clock
 from app.errors import NotFound
 from app.identity.principal import Principal
 from app.routing.catalog import Catalog
@@ -24,14 +25,15 @@ _NANO = 10**9
 class Models:
     """The routes' handler."""
 
-    def __init__(self, catalog: Catalog, health: Health) -> None:
+    def __init__(self, catalog: Catalog, health: Health, clock: Clock) -> None:
         self._catalog = catalog
         self._health = health
+        self._clock = clock
 
     async def __call__(
         self, scope: HTTPScope, _receive: Receive, send: Send, _principal: Principal
     ) -> None:
-        snapshot = self._catalog.snapshot
+        snapshot = self._catalog.snapshot_at(self._clock.now_ms())
         name = unquote(scope["raw_path"].decode("ascii", "replace"))
         name = name.removeprefix(_PREFIX).strip("/")
         if name:
@@ -79,8 +81,18 @@ class Models:
 
 
 def pricing(price: Price) -> dict[str, float]:
-    """USD per million tokens, and per second of compute, as the router's clients expect them."""
+    """USD per million tokens, and per second of compute, as the router's clients expect them; what
+    else the offer has a price for is under names of its own.
+    """
     described = {"input": price.input / _NANO, "output": price.output / _NANO}
     if price.compute_per_second:
         described["compute_per_second"] = price.compute_per_second / _NANO
+    for name in ("cache_read", "cache_write", "reasoning", "audio_input", "audio_output"):
+        own: int | None = getattr(price, name)
+        if own is not None:
+            described[name] = own / _NANO
+    if price.image:
+        described["image"] = price.image / _NANO / 10**6
+    if price.per_request:
+        described["per_request"] = price.per_request / _NANO
     return described

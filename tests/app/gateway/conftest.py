@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from app.billing.tiers import Tiers
+from app.api.openai.wire import completion_body
 from app.clock import SystemClock
-from app.config import parse
-from app.gateway.call import Call
+from app.gateway.call import Call, Repeatable
 from app.gateway.pump import Pump
 from app.gateway.serve import Gateway
 from app.identity.principal import Principal
 from app.ids import new_call_id
+from app.ledger.entries import CreditTerms, IdempotencyKey
 from app.ledger.sqlite import SqliteLedger
 from app.limits.concurrency import InFlight
 from app.metering.tally import Tally
@@ -34,6 +34,7 @@ from plugins.contract import (
     Usage,
     UsageReport,
 )
+from tests.app.ledger.books import HandStandings
 
 Script = Callable[[InferenceCall], AsyncIterator[Event]]
 PRICE = Price(input=1_000_000_000, output=2_000_000_000)  # 1,000 and 2,000 nano-USD a token
@@ -105,6 +106,10 @@ class Scripted:
             self.closed_generators += 1
 
 
+def _broken(call: Call) -> tuple[int, bytes]:
+    return 502, f"{call.id} broke off".encode()
+
+
 @dataclass
 class Bench:
     """The gateway under test and its parts."""
@@ -112,15 +117,22 @@ class Bench:
     gateway: Gateway
     ledger: SqliteLedger
     database: SqliteDatabase
-    tiers: Tiers
+    standings: HandStandings
     adapters: dict[str, Adapter]
     calls: list[Call] = field(default_factory=list)
 
-    def call(self, *, tier: str = "free", stream: bool = False, **params: object) -> Call:
+    def call(
+        self,
+        *,
+        stream: bool = False,
+        bill_to: str | None = None,
+        byok: bool = False,
+        key: IdempotencyKey | None = None,
+        **params: object,
+    ) -> Call:
+        """A call of ann's; ``params`` are the request's."""
         clock = SystemClock()
-        principal = Principal(
-            user_id="user_1", user_name="ann", key_id="key_1", payer_id="user_1", tier=tier
-        )
+        principal = Principal(user_id="user_1", user_name="ann", key_id="key_1")
         request = ChatRequest(
             messages=[Message(role="user", content="hello there")],
             stream=stream,
@@ -133,6 +145,9 @@ class Bench:
             body_bytes=100,
             admitted_at_ms=clock.now_ms(),
             started_ns=clock.monotonic_ns(),
+            bill_to=bill_to,
+            byok=byok,
+            repeatable=None if key is None else Repeatable(key, completion_body, _broken),
         )
         self.calls.append(made)
         return made
@@ -141,7 +156,7 @@ class Bench:
         """(outcome, provider, attempts, input, output, cost) of every call, oldest first."""
         return await self.database.read(
             "SELECT outcome, provider, attempts, input_tokens, output_tokens, cost_nano_usd"
-            " FROM usage ORDER BY call_id"
+            " FROM usage JOIN series ON id = series_id ORDER BY call_id"
         )
 
     async def settled(self) -> None:
@@ -166,25 +181,32 @@ async def make_bench(tmp_path: Path) -> AsyncIterator[MakeBench]:
     """``make_bench(adapter, …)`` → Bench; providers are named by their offers."""
     clock = SystemClock()
     database = SqliteDatabase(tmp_path / "turnpike.db", clock)
-    ledger = SqliteLedger(database, clock)
+    standings = HandStandings()
+    ledger = SqliteLedger(database, clock, standings)
     await database.open()
 
-    def make(*scripted: Scripted, credit_usd: str = "0.10", calls_max: int = 1000) -> Bench:
-        config = parse({"tiers": {"free": {"monthly_credit_usd": credit_usd}}}, source="test")
+    def make(
+        *scripted: Scripted,
+        credit_nano_usd: int = 100_000_000,
+        calls_max: int = 1000,
+        billed_later: tuple[str, ...] = (),
+    ) -> Bench:
+        standings.default = CreditTerms(
+            tier="free", monthly_credit_nano_usd=credit_nano_usd, overage=False
+        )
         adapters: dict[str, Adapter] = {each.offers()[0].provider: each for each in scripted}
-        tiers = Tiers(config)
         gateway = Gateway(
             catalog=Catalog(adapters, 0),
             adapters=adapters,
             deadlines={},
             ledger=ledger,
-            tiers=tiers,
+            billed_later=billed_later,
             health=Health(clock),
             clock=clock,
             in_flight=InFlight(calls_max),
             tally=Tally(),
         )
-        return Bench(gateway, ledger, database, tiers, adapters)
+        return Bench(gateway, ledger, database, standings, adapters)
 
     yield make
     await database.close()

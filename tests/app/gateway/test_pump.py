@@ -22,7 +22,7 @@ def make_pump() -> Pump:
     clock = SystemClock()
     call = Call(
         id=new_call_id(),
-        principal=Principal(user_id="u", user_name="u", key_id="k", payer_id="u", tier="free"),
+        principal=Principal(user_id="u", user_name="u", key_id="k"),
         request=ChatRequest(model="m", messages=[Message(role="user", content="x")], stream=True),
         body_bytes=10,
         admitted_at_ms=clock.now_ms(),
