@@ -15,14 +15,12 @@ from app.identity.keys import KeyRing
 from app.identity.principal import Principal
 
 # Who calls a public route.
-ANONYMOUS = Principal(user_id="", user_name="", key_id="", payer_id="", tier="")
+ANONYMOUS = Principal(user_id="", user_name="", key_id="")
 # Who the command line acts as; it has no money and may not call models.
 _OPERATOR = Principal(
     user_id="operator",
     user_name="operator",
     key_id="operator",
-    payer_id="operator",
-    tier="",
     owner=True,
 )
 
@@ -51,12 +49,16 @@ class Authenticator:
         bearer = bearer_of(scope)
         return self._keyring.cached(bearer) or await self._keyring.authenticate(bearer)
 
-    async def owner(self, scope: HTTPScope) -> Principal:
-        """Who calls an owner route. Raises InvalidKey or PermissionDenied."""
+    async def caller(self, scope: HTTPScope) -> Principal:
+        """Who asks: any good key, or the command line as the operator. Raises InvalidKey."""
         bearer = bearer_of(scope)
         if hmac.compare_digest(bearer.encode("utf-8", "replace"), self._admin_token):
             return _OPERATOR
-        principal = self._keyring.cached(bearer) or await self._keyring.authenticate(bearer)
+        return self._keyring.cached(bearer) or await self._keyring.authenticate(bearer)
+
+    async def owner(self, scope: HTTPScope) -> Principal:
+        """Who calls an owner route. Raises InvalidKey or PermissionDenied."""
+        principal = await self.caller(scope)
         if not principal.owner:
             raise PermissionDenied("This needs a key of an owner of this appliance.")
         return principal
@@ -81,6 +83,35 @@ def bearer_of(scope: HTTPScope) -> str:
 async def require_owner(
     connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
 ) -> None:
-    """Litestar guard of the /api surface."""
+    """Litestar guard of the /api surface: a key of an owner, or the command line."""
     authenticator: Authenticator = connection.app.state.authenticator
-    await authenticator.owner(connection.scope)  # type: ignore[arg-type]  # HTTP routes only
+    principal = await authenticator.owner(connection.scope)  # type: ignore[arg-type]  # HTTP only
+    connection.scope["state"]["principal"] = principal
+
+
+async def require_caller(
+    connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
+) -> None:
+    """Litestar guard of what every key may ask, about its own user and orgs: the handler checks
+    which those are with ``principal_of``."""
+    authenticator: Authenticator = connection.app.state.authenticator
+    principal = await authenticator.caller(connection.scope)  # type: ignore[arg-type]  # HTTP only
+    connection.scope["state"]["principal"] = principal
+
+
+CALLERS_MAY = "callers_may"
+"""The ``opt`` of a route handler that every good key may ask."""
+
+
+async def require_permission(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """Litestar guard: for owners, unless the handler is marked as for every key."""
+    guard = require_caller if handler.opt.get(CALLERS_MAY) else require_owner
+    await guard(connection, handler)
+
+
+def principal_of(request: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """Who asks, as one of the guards found out."""
+    principal: Principal = request.scope["state"]["principal"]
+    return principal

@@ -1,7 +1,7 @@
 """Route table and middleware order on one screen.
 
 guard (id, headers) → Litestar's router → ``endpoint`` (method, permission) or an ordinary Litestar
-handler (the /api surface, behind ``require_owner``) → handler. Default deny: a route without a
+handler (the /api surface, behind ``require_permission``) → handler. Default deny: a route without a
 permission cannot be written down here.
 """
 
@@ -22,6 +22,7 @@ from app.api.guard import Guard
 from app.api.health import Metrics, Ready, healthz
 from app.api.openai.chat import Chat
 from app.api.openai.models import Models
+from app.api.openrouter.routes import openrouter_router
 from app.api.services import Services
 from app.config import Server
 from app.errors import CallError, Internal
@@ -43,8 +44,8 @@ def build(
     local_models: Callable[[], dict[str, str]],
 ) -> ASGIApp:
     """The whole application."""
-    chat = Chat(gateway, server.body_bytes_max, server.heartbeat_seconds)
-    models = Models(services.catalog, services.health)
+    chat = Chat(gateway, services.repeats, server.body_bytes_max, server.heartbeat_seconds)
+    models = Models(services.catalog, services.health, services.clock)
     ready = Ready(ready_checks, local_models)
     metrics = Metrics(gateway.tally, gateway.in_flight, services.ledger)
 
@@ -67,6 +68,7 @@ def build(
             route("/readyz", ready, _GET, Permission.PUBLIC),
             route("/metrics", metrics, _GET, Permission.PUBLIC),
             admin_router(),
+            openrouter_router(),
         ],
         exception_handlers={CallError: _refuse, HTTPException: _refuse_http, Exception: _fault},
         request_max_body_size=ADMIN_BODY_BYTES_MAX,

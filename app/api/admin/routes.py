@@ -1,27 +1,92 @@
-"""The ``/api`` surface in one table. Every route of it is for owners."""
+"""The ``/api`` surface in two tables: what is for owners, and what every key may ask about its own
+user and orgs."""
 
 from litestar import Router
+from litestar.handlers import HTTPRouteHandler
 
+from app.api.admin.billing import list_events, show_billing
+from app.api.admin.clock import confirm_clock, show_clock
+from app.api.admin.credit import adjust, give_credit, list_adjustments, list_credit
+from app.api.admin.groups import (
+    add_group,
+    add_group_member,
+    list_group_members,
+    list_groups,
+    remove_group,
+    remove_group_member,
+)
+from app.api.admin.invoices import (
+    close_invoices,
+    list_invoices,
+    preview_invoice,
+    show_invoice,
+)
 from app.api.admin.keys import create_key, list_keys, revoke_key
+from app.api.admin.limits import list_limits, remove_limit, set_limit
+from app.api.admin.members import add_member, list_members, remove_member, set_member_role
 from app.api.admin.models import list_models
-from app.api.admin.usage import show_usage
+from app.api.admin.orgs import add_org, list_orgs, set_default_payer, set_org_tier, show_org
+from app.api.admin.switches import list_switches, switch_off, switch_on
+from app.api.admin.usage import list_calls, show_usage
 from app.api.admin.users import add_user, list_users, set_tier
-from app.api.auth import require_owner
+from app.api.auth import CALLERS_MAY, require_permission
+from app.api.billing_costs import show_call_costs
+
+# For owners and the command line.
+OWNERS: list[HTTPRouteHandler] = [
+    list_users,
+    add_user,
+    set_tier,
+    list_keys,
+    create_key,
+    revoke_key,
+    list_models,
+    add_org,
+    set_org_tier,
+    give_credit,
+    list_credit,
+    adjust,
+    list_adjustments,
+    close_invoices,
+    show_clock,
+    confirm_clock,
+]
+
+# For every good key. Each handler answers only what its principal may see or change.
+CALLERS: list[HTTPRouteHandler] = [
+    show_usage,
+    list_calls,
+    list_orgs,
+    show_org,
+    set_default_payer,
+    list_members,
+    add_member,
+    set_member_role,
+    remove_member,
+    list_groups,
+    add_group,
+    remove_group,
+    list_group_members,
+    add_group_member,
+    remove_group_member,
+    list_switches,
+    switch_off,
+    switch_on,
+    list_limits,
+    set_limit,
+    remove_limit,
+    show_billing,
+    list_events,
+    list_invoices,
+    preview_invoice,
+    show_invoice,
+    show_call_costs,
+]
 
 
 def admin_router() -> Router:
-    """A fresh router; guarded as a whole, so that a route cannot be added unguarded."""
-    return Router(
-        path="/api",
-        guards=[require_owner],
-        route_handlers=[
-            list_users,
-            add_user,
-            set_tier,
-            list_keys,
-            create_key,
-            revoke_key,
-            list_models,
-            show_usage,
-        ],
-    )
+    """Guarded as a whole, so that no route can be unguarded: what is not in ``CALLERS`` is for
+    owners."""
+    for handler in CALLERS:
+        handler.opt[CALLERS_MAY] = True
+    return Router(path="/api", guards=[require_permission], route_handlers=[*OWNERS, *CALLERS])

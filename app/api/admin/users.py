@@ -6,6 +6,7 @@ from litestar import Request, get, post, put
 from litestar.params import FromPath
 
 from app.api.admin.asking import body_of, query_of, services_of
+from app.api.admin.booking import book_terms
 from app.api.admin.wire import NewTier, NewUser, Page, UserList
 from app.identity.users import User
 
@@ -27,6 +28,8 @@ async def add_user(request: Request[Any, Any, Any]) -> User:
 
 @put("/users/{name:str}/tier")
 async def set_tier(request: Request[Any, Any, Any], name: FromPath[str]) -> User:
-    """Put a user on another tier, from the next call on."""
-    asked = await body_of(request, NewTier)
-    return await services_of(request).users.set_tier(name, asked.tier)
+    """Put a user on another tier, at once."""
+    asked, services = await body_of(request, NewTier), services_of(request)
+    user = await services.users.set_tier(name, asked.tier)
+    await book_terms(services, user.id)
+    return user

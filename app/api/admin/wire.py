@@ -10,11 +10,9 @@ from msgspec import Meta
 
 from app.identity.keys import KeyInfo
 from app.identity.users import PAGE_LENGTH_MAX, Role, User
-from app.metering.usage import Grouping, UsageSummary
 from plugins.contract import Price
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
-Moment = Annotated[str, Meta(min_length=10, max_length=40)]
 
 
 class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,17 +47,6 @@ class Page(_Asked, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=PAGE_LENGTH_MAX)] = PAGE_LENGTH_MAX
 
 
-class UsageQuery(_Asked, frozen=True):
-    """``GET /api/usage``: calls from ``since`` up to, and without, ``until``.
-
-    Both are a date or a date and time (ISO 8601), in UTC unless they say otherwise.
-    """
-
-    by: Grouping = "model"
-    since: Moment | None = None
-    until: Moment | None = None
-
-
 class UserList(msgspec.Struct, frozen=True):
     """Oldest first. ``next_after`` is the ``after`` of the next page, if there may be one."""
 
@@ -80,14 +67,26 @@ class CreatedKey(KeyInfo, frozen=True, kw_only=True):
     key: str
 
 
+class UpcomingPrice(msgspec.Struct, frozen=True):
+    """A price that is not in force yet. ``from_ms``: milliseconds since 1970-01-01 UTC."""
+
+    from_ms: int
+    price: Price
+
+
 class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One model as served by one provider."""
+    """One model as served by one provider.
+
+    ``status`` is live, error (its circuit is open) or unpriced: then ``price`` is null and nobody
+    can call it before one of ``upcoming`` is in force.
+    """
 
     model: str
     provider: str
     task: str
     status: str
-    price: Price
+    price: Price | None
+    upcoming: list[UpcomingPrice] = []
     context_length: int | None
     output_tokens_max: int | None
 
@@ -96,12 +95,3 @@ class ModelList(msgspec.Struct, frozen=True):
     """Model by model, in the order in which the providers are tried."""
 
     data: list[ModelLine]
-
-
-class UsageList(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole answer of ``GET /api/usage``."""
-
-    by: Grouping
-    since_ms: int
-    until_ms: int
-    data: list[UsageSummary]

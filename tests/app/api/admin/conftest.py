@@ -9,10 +9,9 @@ import httpx
 import pytest
 
 from app.boot import Appliance, open_appliance
-from app.clock import period_of
 from app.config import parse
 from app.ids import new_call_id
-from app.ledger.entries import CreditTerms, HoldRequest, Outcome, UsageRow
+from app.ledger.entries import HoldRequest, Outcome, UsageRow
 
 CONFIG: dict[str, Any] = {
     "providers": [
@@ -46,22 +45,31 @@ class Desk:
         await self.appliance.services.users.add(name, "free", role)
         return (await self.appliance.services.keys.create(name, "laptop"))[1]
 
-    async def record(self, key: str, *, model: str, cost_nano_usd: int, at_ms: int) -> None:
-        """One settled call of this key."""
+    async def record(
+        self,
+        key: str,
+        *,
+        model: str,
+        cost_nano_usd: int,
+        at_ms: int,
+        bill_to: str | None = None,
+        outcome: Outcome = Outcome.COMPLETED,
+    ) -> str:
+        """One settled call of this key, whose user pays as they go from now on: its id."""
         services = self.appliance.services
         who = await services.keyring.authenticate(key)
+        await services.users.set_tier(who.user_name, "pro")
         call_id = new_call_id()
-        await services.ledger.place_hold(
+        hold = await services.ledger.place_hold(
             HoldRequest(
                 call_id=call_id,
-                payer_id=who.payer_id,
                 user_id=who.user_id,
                 key_id=who.key_id,
+                bill_to=bill_to,
                 model=model,
+                providers=("mock",),
                 amount_nano_usd=cost_nano_usd,
                 floor_nano_usd=cost_nano_usd,
-                period=period_of(at_ms),
-                terms=CreditTerms(tier="free", monthly_credit_nano_usd=10**9, overage=False),
                 admitted_at_ms=at_ms,
                 expires_at_ms=at_ms + 60_000,
             )
@@ -71,16 +79,18 @@ class Desk:
             at_ms=at_ms,
             user_id=who.user_id,
             key_id=who.key_id,
-            payer_id=who.payer_id,
+            payer_id=hold.payer_id,
+            group_id=hold.group_id,
             model=model,
             provider="mock",
-            outcome=Outcome.COMPLETED,
+            outcome=outcome,
             streamed=False,
             attempts=1,
             input_tokens=10,
             output_tokens=3,
         )
         await services.ledger.settle_hold(call_id, cost_nano_usd, row)
+        return call_id
 
 
 @pytest.fixture

@@ -17,4 +17,5 @@ async def test_every_offer_is_listed_with_its_price(desk: Desk) -> None:
     ]
     assert lines[0].price == Price(input=200_000_000, output=600_000_000)
     assert lines[0].context_length == 8192
-    assert lines[1].price.free
+    assert lines[1].price == Price(free=True)
+    assert lines[0].upcoming == []

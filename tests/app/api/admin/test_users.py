@@ -21,13 +21,14 @@ async def test_a_user_is_added_listed_and_moved(desk: Desk) -> None:
     assert listed == UserList([msgspec.structs.replace(user, tier="pro")])
 
 
-async def test_a_new_tier_holds_for_the_next_call_of_a_key_in_use(desk: Desk) -> None:
-    ring = desk.appliance.services.keyring
-    key = await desk.member("alice")
-    assert (await ring.authenticate(key)).tier == "free"
+async def test_a_new_tier_takes_effect_at_once(desk: Desk) -> None:
+    await desk.member("alice")
+    user = await desk.appliance.services.users.by_name("alice")
+    ledger = desk.appliance.services.ledger
+    assert (await ledger.balance(user.id)).credit_nano_usd == 100_000_000
     await desk.http.put("/api/users/alice/tier", json={"tier": "pro"})
-    assert ring.cached(key) is None
-    assert (await ring.authenticate(key)).tier == "pro"
+    balance = await ledger.balance(user.id)
+    assert (balance.terms.tier, balance.credit_nano_usd) == ("pro", 2_000_000_000)
 
 
 @pytest.mark.parametrize(
