@@ -6,9 +6,17 @@ from typing import Any
 
 import rich_click as click
 
+from app.cli.backup import backup, restore
+from app.cli.billing import adjust, billing
+from app.cli.clock import clock
+from app.cli.credit import credit
 from app.cli.invocation import Invocation
+from app.cli.invoices import invoices
 from app.cli.keys import keys
+from app.cli.ledger import ledger
+from app.cli.limits import limits
 from app.cli.models import models
+from app.cli.orgs import orgs
 from app.cli.output import show_error
 from app.cli.serve import serve
 from app.cli.usage import usage
@@ -37,7 +45,24 @@ def turnpike(context: click.Context, config_file: Path | None, data_dir: str | N
     context.obj = Invocation(config_file, data_dir)
 
 
-for command in (serve, users, keys, models, usage, worker):
+for command in (
+    serve,
+    users,
+    keys,
+    orgs,
+    limits,
+    models,
+    usage,
+    billing,
+    adjust,
+    credit,
+    clock,
+    invoices,
+    ledger,
+    backup,
+    restore,
+    worker,
+):
     turnpike.add_command(command)
 
 

@@ -5,7 +5,7 @@ import rich_click as click
 from app.api.admin.wire import ModelLine, ModelList
 from app.cli.client import AdminClient, ask
 from app.cli.invocation import Invocation
-from app.cli.output import Column, json_option, show_json, show_table, usd
+from app.cli.output import Column, json_option, moment, show_json, show_table, usd
 from plugins.contract import Price
 
 
@@ -30,21 +30,46 @@ def list_models(invocation: Invocation, as_json: bool) -> None:
     titles = ("Model", "Provider", "Status", "Price", "Context")
     show_table(
         [Column(title, number=title == "Context") for title in titles],
-        [
-            [line.model, line.provider, line.status, _price(line.price), _count(line)]
-            for line in found
-        ],
+        [[line.model, line.provider, line.status, _prices(line), _count(line)] for line in found],
         empty="No models are configured.",
     )
 
 
+def _prices(line: ModelLine) -> str:
+    """The price in force, then those to come."""
+    now = "none" if line.price is None else _price(line.price)
+    later = [f"from {moment(each.from_ms)}: {_price(each.price)}" for each in line.upcoming]
+    return " | ".join([now, *later])
+
+
 def _price(price: Price) -> str:
+    if price.free:
+        return "free"
     parts = []
-    if price.input or price.output:
-        parts.append(f"{usd(price.input)} in, {usd(price.output)} out per million tokens")
+    tokens = [
+        f"{usd(amount)} {words}"
+        for words, amount in (
+            ("in", price.input),
+            ("out", price.output),
+            ("cache read", price.cache_read),
+            ("cache write", price.cache_write),
+            ("reasoning", price.reasoning),
+            ("audio in", price.audio_input),
+            ("audio out", price.audio_output),
+        )
+        if amount is not None
+    ]
+    if any((price.input, price.output)) or len(tokens) > len(("in", "out")):
+        parts.append(", ".join(tokens) + " per million tokens")
+    if price.image:
+        parts.append(f"{usd(price.image // 10**6)} per image")
+    if price.per_request:
+        parts.append(f"{usd(price.per_request)} per request")
     if price.compute_per_second:
         parts.append(f"{usd(price.compute_per_second)} per second")
-    return "; ".join(parts) or "free"
+    if price.as_billed:
+        parts.append("or as the provider bills")
+    return "; ".join(parts) or "none"
 
 
 def _count(line: ModelLine) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 import rich_click as click
 
 from app.cli.banner import print_banner, watch_loading
+from app.cli.interpreter import let_go_less
 from app.cli.invocation import Invocation
 from app.cli.logs import configure_logging
 from app.config import Config, Server
@@ -91,14 +91,7 @@ async def _serve(config: Config) -> None:
         base_url = url_of(listening, config.server.host)
         server_file = config.data_dir() / SERVER_FILE
         _write_server_file(server_file, base_url, appliance.admin_token)
-        # What exists now lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        # Calls leave few cycles behind; looking for them every 700 objects costs more than they.
-        gc.set_threshold(50_000, 20, 100)
-        # The event loop has almost all of the work, and lets go of the interpreter at every turn;
-        # threads that wake up for a moment need not take it away in the middle of one.
-        sys.setswitchinterval(0.02)
+        let_go_less()
         models = list(services.catalog.snapshot.models)
         print_banner(base_url, first_key, models, config.data_dir())
         loading = asyncio.create_task(watch_loading(appliance.runtime))

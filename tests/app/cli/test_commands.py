@@ -59,9 +59,42 @@ def test_models_and_usage(inside: Inside) -> None:
         "acme/tiny\tmock\tlive\t$0.20 in, $0.60 out per million tokens\t8192\n"
     )
     (model,) = inside.json("models", "list")
+    assert (model["upcoming"], model["price"]["per_request"]) == ([], 0)
     assert model["price"]["input"] == 200_000_000
     assert inside.out("usage") == ("MODEL\tCALLS\tINPUT_TOKENS\tOUTPUT_TOKENS\tCOMPUTE_S\tCOST\n")
     assert inside.json("usage", "--by", "key", "--since", "2026-01-01") == []
+
+
+def test_models_with_all_kinds_of_prices(inside: Inside, config_file: Path) -> None:
+    with config_file.open("a", encoding="utf-8") as file:
+        file.write(
+            """
+[[providers.models.prices]]
+from = "9000-01-01"
+per_second = "0.00012"
+[[providers.models]]
+id = "acme/loud"
+price = { input = "1", output = "2", audio_input = "3", image = "0.04", per_request = "0.001" }
+[[providers.models]]
+id = "acme/later"
+[[providers.models.prices]]
+from = "9000-01-01"
+input = "1"
+output = "2"
+"""
+        )
+    (_, tiny, loud, later) = inside.out("models", "list").splitlines()
+    assert tiny.split("\t")[3] == (
+        "$0.20 in, $0.60 out per million tokens | from 9000-01-01T00:00:00Z: $0.00012 per second"
+    )
+    assert loud.split("\t")[3] == (
+        "$1.00 in, $2.00 out, $3.00 audio in per million tokens; $0.04 per image;"
+        " $0.001 per request"
+    )
+    assert later.split("\t")[2:4] == [
+        "unpriced",
+        "none | from 9000-01-01T00:00:00Z: $1.00 in, $2.00 out per million tokens",
+    ]
 
 
 def test_mistakes_are_one_line_and_say_what_to_do(inside: Inside) -> None:

@@ -1,0 +1,90 @@
+"""``turnpike usage`` and ``turnpike usage rows``, over a real appliance with a few calls in it."""
+
+import asyncio
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from app.boot import open_appliance
+from app.config import load
+from app.ids import new_call_id
+from app.ledger.entries import HoldRequest, Outcome, UsageRow
+from tests.app.cli.terminal import Inside
+
+
+async def _calls(config_file: Path, data_dir: Path) -> None:
+    async with open_appliance(load(config_file, str(data_dir)), serving=False) as appliance:
+        services = appliance.services
+        user = await services.users.add("ann", "pro")
+        key, _ = await services.keys.create("ann", "=cmd|'x'")
+        for n, model in enumerate(("acme/tiny", "acme/big", "acme/tiny")):
+            call_id, now_ms = new_call_id(), services.clock.now_ms()
+            await services.ledger.place_hold(
+                HoldRequest(
+                    call_id=call_id,
+                    user_id=user.id,
+                    key_id=key.id,
+                    model=model,
+                    providers=("mock",),
+                    amount_nano_usd=100,
+                    floor_nano_usd=100,
+                    admitted_at_ms=now_ms,
+                    expires_at_ms=now_ms + 60_000,
+                )
+            )
+            row = UsageRow(
+                call_id=call_id,
+                at_ms=now_ms,
+                user_id=user.id,
+                key_id=key.id,
+                payer_id=user.id,
+                model=model,
+                provider="mock",
+                outcome=Outcome.COMPLETED,
+                streamed=False,
+                attempts=1,
+                input_tokens=10,
+                output_tokens=3,
+            )
+            await services.ledger.settle_hold(call_id, n + 1, row)
+
+
+@pytest.fixture
+def used(inside: Inside, config_file: Path) -> Inside:
+    asyncio.run(_calls(config_file, inside.data_dir))
+    return inside
+
+
+def test_sums_by_one_and_by_several(used: Inside) -> None:
+    assert used.out("usage") == (
+        "MODEL\tCALLS\tINPUT_TOKENS\tOUTPUT_TOKENS\tCOMPUTE_S\tCOST\n"
+        "acme/tiny\t2\t20\t6\t0.000\t$0.000000004\n"
+        "acme/big\t1\t10\t3\t0.000\t$0.000000002\n"
+    )
+    (line,) = used.json("usage", "--by", "user")
+    assert (line["label"], line["cost_nano_usd"]) == ("ann", 6)
+    both = used.json("usage", "--by", "model", "--by", "user", "--since", "2026-01-01")
+    assert [line["labels"]["user"] for line in both] == ["ann", "ann"]
+    assert used.json("usage", "--until", "2026-01-01") == []
+
+
+def test_sums_as_csv(used: Inside) -> None:
+    rows = list(csv.DictReader(io.StringIO(used.out("usage", "--by", "key", "--csv"))))
+    assert [(row["cost_usd"], row["calls"]) for row in rows] == [("0.000000006", "3")]
+    assert rows[0]["key_name"].startswith("'=cmd|'x' (tp_")
+
+
+def test_single_calls(used: Inside) -> None:
+    lines = used.out("usage", "rows").splitlines()
+    assert lines[0].split("\t")[:3] == ["TIME", "USER", "OFFER"]
+    assert [line.split("\t")[2] for line in lines[1:]] == [
+        "acme/tiny:mock",
+        "acme/big:mock",
+        "acme/tiny:mock",
+    ]
+    assert [row["cost_nano_usd"] for row in used.json("usage", "rows", "--limit", "2")] == [3, 2]
+    rows = list(csv.DictReader(io.StringIO(used.out("usage", "rows", "--csv"))))
+    assert [row["key_name"] for row in rows] == ["'=cmd|'x'"] * 3
+    assert "no user named 'bob'" in used.refused("usage", "rows", "--user", "bob")
