@@ -19,24 +19,46 @@ from litestar.types import ASGIApp
 
 from app import version
 from app.api.auth import Authenticator
+from app.api.repeats import Repeats
 from app.api.server import build
 from app.api.services import Services
-from app.billing.prices import price_from_config
+from app.billing.budgets import SpendingLimits
+from app.billing.credit_book import CreditBook
+from app.billing.events import EventLog
+from app.billing.invoices import Composer, Invoices
+from app.billing.month_closing import MonthClosing
+from app.billing.overview import Overviews
+from app.billing.own_costs import OwnCosts
+from app.billing.payers import Payers
+from app.billing.prices import PriceBook, price_from_config
+from app.billing.resolution import BillingApi, Resolution
+from app.billing.spent import Spending
+from app.billing.standing import AccountStandings
+from app.billing.switches import Switches
 from app.billing.tiers import Tiers
 from app.clock import Clock, SystemClock
 from app.config import Config, Provider, nano_usd, secret
 from app.errors import AlreadyRunning, ConfigError
 from app.gateway.attempt import Deadlines
 from app.gateway.serve import Gateway
+from app.identity.groups import GroupStore
 from app.identity.keys import KeyRing, KeyStore
+from app.identity.members import MemberStore
+from app.identity.orgs import OrgStore
 from app.identity.users import UserStore
-from app.jobs.schedule import Schedule
+from app.jobs.deliver_events import EventDelivery, webhook_to
+from app.jobs.schedule import Crew, Schedule
+from app.jobs.usage_log import UsageKeeping
 from app.ledger.sqlite import SqliteLedger
+from app.ledger.time import LedgerClock, open_clock
+from app.ledger.verify import JournalWatch
 from app.limits.concurrency import InFlight
+from app.metering.segments import Segments
 from app.metering.tally import Tally
 from app.metering.usage import UsageLog
 from app.routing.catalog import Catalog
 from app.routing.health import Health
+from app.storage.database import DATABASE_NAME
 from app.storage.lock import SERVER_FILE, DataDirLock
 from app.storage.sqlite import SqliteDatabase
 from local_runtime.adapter import LocalAdapter
@@ -45,9 +67,9 @@ from plugins.contract import Adapter, ModelEntry, Plugin, ProviderSettings, Tool
 from plugins.discover import PluginRefused, discover
 
 log = logging.getLogger("turnpike.boot")
-DATABASE_NAME = "turnpike.db"
 LOCK_SECONDS_MAX = 3.0
 CALLS_IN_FLIGHT_MAX = 4096
+USER_AGENT = f"turnpike/{version.VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +90,16 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
     Without ``serving`` no engine, pool or job is started and no secret read: enough for the
     command line to use the /api surface in-process. Raises AlreadyRunning, ConfigError.
     """
-    clock = SystemClock()
+    clock = LedgerClock(SystemClock())
     async with AsyncExitStack() as stack:
         lock = DataDirLock(config.data_dir())
         await _acquire(lock, patient=serving and not (config.data_dir() / SERVER_FILE).exists())
         stack.callback(lock.release)
         database = SqliteDatabase(config.data_dir() / DATABASE_NAME, clock)
-        ledger = SqliteLedger(database, clock)
+        ledger = SqliteLedger(database, clock, AccountStandings(Tiers(config)))
         await database.open()
         stack.push_async_callback(database.close)
+        await open_clock(clock, database)
         for lost in await ledger.recover():
             log.warning("call %s was lost with the last process; nothing charged", lost.call_id)
 
@@ -89,6 +112,7 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
                 stack.push_async_callback(adapter.close)
                 await _start(provider_id, adapter)
         gateway = _gateway(config, services, adapters)
+        journal = JournalWatch(database)
         stack.push_async_callback(gateway.drain, 0)
         admin_token = secrets.token_urlsafe(32)
 
@@ -96,6 +120,8 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             found = {}
             if database.failed is not None:
                 found["ledger"] = "stopped after a failed write; restart the server"
+            if journal.problem is not None:
+                found["journal"] = journal.problem
             if gateway.in_flight.draining:
                 found["server"] = "shutting down"
             return found
@@ -109,7 +135,19 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
             local_models=lambda: {status.model: str(status.state) for status in runtime.status()},
         )
         if serving:
-            schedule = Schedule(ledger, clock)
+            resolution = Resolution(ledger, _billing_apis(config), clock.ages, USER_AGENT)
+            schedule = Schedule(
+                Crew(
+                    database=database,
+                    ledger=ledger,
+                    clock=clock,
+                    resolution=resolution,
+                    delivery=_delivery(config, services),
+                    closing=services.closing,
+                    journal=journal,
+                    usage=_usage_keeping(config, database, clock),
+                )
+            )
             schedule.start()
             stack.callback(schedule.stop)
         yield Appliance(asgi, admin_token, services, gateway, runtime)
@@ -120,21 +158,56 @@ def _services(
     database: SqliteDatabase,
     ledger: SqliteLedger,
     adapters: Mapping[str, Adapter],
-    clock: Clock,
+    clock: LedgerClock,
 ) -> Services:
-    users = UserStore(database, clock, config.tiers.keys())
+    tiers = Tiers(config)
+    users = UserStore(database, clock, tiers.for_users())
     keys = KeyStore(database, clock)
+    composer = Composer(config.invoices, tiers)
     return Services(
         config=config,
         clock=clock,
         users=users,
         keys=keys,
         keyring=KeyRing(database, keys, users, clock),
+        orgs=OrgStore(database, clock, tiers.for_orgs()),
+        members=MemberStore(database, clock),
+        groups=GroupStore(database, clock),
+        switches=Switches(database, clock),
+        limits=SpendingLimits(database, clock, tiers),
+        tiers=tiers,
         ledger=ledger,
-        usage=UsageLog(database),
+        usage=UsageLog(database, Segments(config.data_dir(), database, clock)),
+        costs=OwnCosts(database),
+        payers=Payers(database),
+        overviews=Overviews(database, ledger, clock),
+        spending=Spending(database, clock),
+        credit_book=CreditBook(database, ledger),
+        events=EventLog(database),
+        invoices=Invoices(database, clock, composer),
+        closing=MonthClosing(database, clock, composer),
+        repeats=Repeats(database, clock),
         health=Health(clock),
-        catalog=Catalog(adapters, clock.now_ms() // 1000),
+        catalog=Catalog(adapters, clock.now_ms(), PriceBook(config)),
     )
+
+
+def _usage_keeping(config: Config, database: SqliteDatabase, clock: LedgerClock) -> UsageKeeping:
+    return UsageKeeping(
+        database,
+        Segments(config.data_dir(), database, clock),
+        clock,
+        keep_days=config.usage.keep_days,
+        keep_bytes=config.usage.keep_bytes,
+    )
+
+
+def _delivery(config: Config, services: Services) -> EventDelivery | None:
+    """What tells the webhook; None where none is configured. Raises ConfigError."""
+    if config.webhook.url is None:
+        return None
+    key = secret(config.webhook.secret, where="webhook.secret")
+    return EventDelivery(services.events, services.clock, webhook_to(config.webhook.url, key))
 
 
 def _gateway(config: Config, services: Services, adapters: Mapping[str, Adapter]) -> Gateway:
@@ -143,7 +216,7 @@ def _gateway(config: Config, services: Services, adapters: Mapping[str, Adapter]
         adapters=adapters,
         deadlines=_deadlines(config),
         ledger=services.ledger,
-        tiers=Tiers(config),
+        billed_later={each.id for each in config.providers if each.billing is not None},
         health=services.health,
         clock=services.clock,
         in_flight=InFlight(CALLS_IN_FLIGHT_MAX),
@@ -263,12 +336,26 @@ def _adapter(
         ),
         log=logging.getLogger(f"turnpike.provider.{provider.id}"),
         monotonic_ns=clock.monotonic_ns,
-        user_agent=f"turnpike/{version.VERSION}",
+        user_agent=USER_AGENT,
+        request_id_header=None if provider.billing is None else provider.billing.request_id_header,
     )
     try:
         return plugin.build(settings, toolbox)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _billing_apis(config: Config) -> list[BillingApi]:
+    """The providers that are asked afterwards what calls cost."""
+    return [
+        BillingApi(
+            provider=provider.id,
+            url=provider.billing.url,
+            api_key=secret(provider.billing.api_key, where=f"providers[{at}].billing.api_key"),
+        )
+        for at, provider in enumerate(config.providers)
+        if provider.billing is not None
+    ]
 
 
 def _deadlines(config: Config) -> dict[str, Deadlines]:

@@ -2,43 +2,142 @@
 
 The scheduler is only a wake-up: a job does what is due by the ledger's own rows, so a run that is
 missed, late or doubled changes nothing (reliability.md D9). Intervals only, never local time.
+
+APScheduler goes by the time of day, so a clock that steps back would stop it for as long; the tick
+goes by the monotonic clock, and after each one such jobs are woken up.
 """
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any, NamedTuple
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from app.clock import Clock
-from app.jobs.give_up import give_up
+from app.billing.month_closing import MonthClosing
+from app.billing.resolution import Resolution
+from app.jobs.catch_up import catch_up
+from app.jobs.close_months import close_months
+from app.jobs.deliver_events import EventDelivery
+from app.jobs.forget_answers import forget_answers
+from app.jobs.resolve_costs import resolve_costs
+from app.jobs.tick import tick
+from app.jobs.usage_log import UsageKeeping
+from app.jobs.verify import verify_slice
 from app.ledger.store import LedgerStore
+from app.ledger.time import LedgerClock
+from app.ledger.verify import JournalWatch
+from app.storage.database import Database
 
-GIVE_UP_EVERY_S = 60
+TICK_EVERY_S: float = 60
+GIVE_UP_EVERY_S: float = 60
+CATCH_UP_EVERY_S: float = 60
+DELIVER_EVERY_S: float = 15
+CLOSE_EVERY_S: float = 3600
+VERIFY_EVERY_S: float = 3600
+KEEP_USAGE_EVERY_S: float = 600
+FORGET_EVERY_S: float = 600
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """What the jobs work with."""
+
+    database: Database
+    ledger: LedgerStore
+    clock: LedgerClock
+    resolution: Resolution
+    delivery: EventDelivery | None = None
+    closing: MonthClosing | None = None
+    journal: JournalWatch | None = None
+    usage: UsageKeeping | None = None
+
+
+class Job(NamedTuple):
+    """One line of the table. The first run comes after the interval, or at the start too."""
+
+    name: str
+    every_s: float
+    run: Callable[[], Awaitable[Any]]
+    at_start: bool = False
+
+
+def table(crew: Crew) -> list[Job]:
+    """All jobs but the tick. Give-ups go by ages, which a jump of the clock does not change."""
+    ledger, clock = crew.ledger, crew.clock
+    jobs = [
+        Job(
+            "resolve costs, then give up expired holds",
+            GIVE_UP_EVERY_S,
+            partial(resolve_costs, crew.resolution, ledger, clock.ages),
+        ),
+        Job("forget answers", FORGET_EVERY_S, partial(forget_answers, crew.database, clock)),
+        Job("catch up months", CATCH_UP_EVERY_S, partial(catch_up, ledger, clock), at_start=True),
+    ]
+    if crew.delivery is not None:
+        jobs.append(Job("deliver events", DELIVER_EVERY_S, crew.delivery.run))
+    if crew.closing is not None:
+        close = partial(close_months, crew.closing)
+        jobs.append(Job("close months", CLOSE_EVERY_S, close, at_start=True))
+    if crew.journal is not None:
+        check = partial(verify_slice, crew.journal)
+        jobs.append(Job("check a slice of the journal", VERIFY_EVERY_S, check, at_start=True))
+    if crew.usage is not None:
+        jobs.append(Job("keep the usage log short", KEEP_USAGE_EVERY_S, crew.usage.run))
+    return jobs
 
 
 class Schedule:
     """Runs the jobs on the event loop between ``start`` and ``stop``."""
 
-    def __init__(self, ledger: LedgerStore, clock: Clock) -> None:
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._ticking: asyncio.Task[None] | None = None
         self._scheduler = AsyncIOScheduler(timezone="UTC")
-        jobs: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
-            ("give up expired holds", GIVE_UP_EVERY_S, partial(give_up, ledger, clock)),
-        ]
-        for name, seconds, job in jobs:
+        self._every: dict[str, timedelta] = {}
+        for job in table(crew):
+            self._every[job.name] = timedelta(seconds=job.every_s)
+            at_start = {"next_run_time": datetime.now(UTC)} if job.at_start else {}
             self._scheduler.add_job(
-                job,
+                job.run,
                 "interval",
-                seconds=seconds,
-                name=name,
+                seconds=job.every_s,
+                id=job.name,
+                name=job.name,
                 coalesce=True,
                 max_instances=1,
                 misfire_grace_time=None,
+                **at_start,
             )
 
     def start(self) -> None:
-        """Begin; the first run of each job comes after its interval."""
+        """Begin."""
         self._scheduler.start()
+        self._ticking = asyncio.create_task(self._tick(), name="tick")
 
     def stop(self) -> None:
         """End at once; a job that is running is a ledger verb and finishes by itself."""
+        if self._ticking is not None:
+            self._ticking.cancel()
         self._scheduler.shutdown(wait=False)
+
+    def realign(self) -> None:
+        """Wake up the jobs that would wait for longer than their interval."""
+        now = datetime.now(UTC)
+        for job in self._scheduler.get_jobs():
+            if job.next_run_time - now > self._every[job.id]:
+                job.modify(next_run_time=now)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_EVERY_S)
+            try:
+                await tick(self._crew.clock, self._crew.database)
+                self.realign()
+            except Exception:
+                _logger.exception("the tick failed; the next one is due in a minute")
