@@ -117,7 +117,21 @@ def _measure_mode(stage: Stage, mode: str) -> Iterator[dict[str, object]]:
             )
         through = stage.load(turnpike.base_url, turnpike.user("bench", "bench"), mode)
         rows = _rows(turnpike, at_least=1 + sum(run.requests for run in through))
+    with ExitStack() as stack:
+        with pinned(stage.server_core):
+            unbilled = stack.enter_context(
+                appliance(
+                    stage.folder / f"unbilled-{mode}",
+                    _CONFIG.format(port=stage.upstream),
+                    program="tests.bench.unbilled",
+                )
+            )
+        free = stage.load(unbilled.base_url, unbilled.user("bench", "bench"), mode)
+    yield _line(mode, "turnpike without billing", free)
     line = _line(mode, "turnpike", through)
+    line["ratio_to_unbilled"] = round(
+        _middle(through).requests_per_s / _middle(free).requests_per_s, 3
+    )
     ratio = _middle(through).requests_per_s / _middle(proxied).requests_per_s
     line["ratio_to_proxy_pass"] = round(ratio, 4)
     line["p99_ms_added"] = round(_middle(through).p99_ms - _middle(static).p99_ms, 2)
