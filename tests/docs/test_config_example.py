@@ -1,5 +1,8 @@
 """``config.example.toml`` is the truth about settings: all of them, each with its default.
 
+Of tables that may have any name, one name that is not shipped shows all settings with the
+defaults; the shipped ones show where they differ.
+
 How the file is read: lines that start with ``#`` and no space are settings that are switched off.
 As it stands it must equal the defaults. With all switched on it must still be accepted, name every
 setting once, and show the default wherever there is one.
@@ -49,23 +52,34 @@ def default_of(field: msgspec.structs.FieldInfo) -> Any:
     return field.default
 
 
+def without_defaults(table: msgspec.Struct) -> dict[str, Any]:
+    """What a table that is shipped under a name says differently from one that says nothing."""
+    plain = msgspec.to_builtins(type(table)())
+    return {key: value for key, value in msgspec.to_builtins(table).items() if value != plain[key]}
+
+
 def settings(
     table: type[msgspec.Struct], shown: Any, path: str
 ) -> Iterator[tuple[str, Any, Any, str]]:
     """Each leaf as path, default (NODEFAULT where it has none), shown value, and its name."""
     hints = get_type_hints(table)
     for field in msgspec.structs.fields(table):
-        here = f"{path}.{field.name}".lstrip(".")
-        value = shown.get(field.name, msgspec.UNSET) if isinstance(shown, dict) else msgspec.UNSET
+        key = field.encode_name
+        here = f"{path}.{key}".lstrip(".")
+        value = shown.get(key, msgspec.UNSET) if isinstance(shown, dict) else msgspec.UNSET
         inner = tables_in(hints[field.name])
         if not inner:
             yield here, default_of(field), value, field.name
         elif is_named(hints[field.name]):
             defaults = default_of(field)
+            assert isinstance(value, dict)
+            (named,) = tables_in(hints[field.name])
             for name in defaults:
-                at_name = value.get(name, {}) if isinstance(value, dict) else {}
-                for key, default in msgspec.to_builtins(defaults[name]).items():
+                at_name = value.get(name, {})
+                for key, default in without_defaults(defaults[name]).items():
                     yield f"{here}.{name}.{key}", default, at_name.get(key, msgspec.UNSET), key
+            (sample,) = set(value) - set(defaults)
+            yield from settings(named, value[sample], f"{here}.{sample}")
         else:
             one = value[0] if isinstance(value, list) and value else value
             for struct in inner:
@@ -79,10 +93,15 @@ def test_as_it_stands_it_changes_nothing() -> None:
     assert parse(tomllib.loads(EXAMPLE.read_text(encoding="utf-8")), source="example") == Config()
 
 
-def test_with_everything_switched_on_only_free_and_price_exclude_each_other() -> None:
+def test_with_everything_switched_on_little_excludes_each_other() -> None:
     everything = switched_on()
     model = everything["providers"][0]["models"][0]
     assert model["free"] is False
+    del model["price_per_second"]
+    del model["prices"][0]["per_second"]
+    lab = everything["tiers"]["lab"]
+    assert lab["overage"] == "stop"
+    lab["overage"] = "pay_as_you_go"
     assert parse(everything, source="example").providers[0].id == "mock"
 
 

@@ -78,6 +78,8 @@ def test_every_turnpike_command_parses(words: list[str]) -> None:
     context, rest = click.Context(turnpike, info_name="turnpike"), list(words)
     while isinstance(found, click.Group):
         _, rest, _ = found.make_parser(context).parse_args(rest)
+        if found.invoke_without_command and not rest:
+            return
         name, command, rest = found.resolve_command(context, rest)
         assert command is not None
         found, context = command, click.Context(command, parent=context, info_name=name)
