@@ -142,7 +142,7 @@ class Gateway:
                 if pump.committed:
                     call.usage = failure.usage or call.usage
                 else:
-                    call.lost_nano_usd += lost_to(failure.usage, offer)
+                    call.lost_nano_usd += lost_to(call, failure.usage, offer)
                     if call.bound:
                         call.bound = False
                         await self._ledger.release_request(call.id)

@@ -36,7 +36,7 @@ async def settle(
     row, lost = usage_row(call, clock), min(call.lost_nano_usd, AMOUNT_NANO_USD_MAX)
     if failed and not delivered and not (billed_later and call.client_left):
         if call.state is CallState.STREAMING:  # nothing but the role came, and yet it may cost
-            lost = min(lost + lost_to(call.usage, call.offer), AMOUNT_NANO_USD_MAX)
+            lost = min(lost + lost_to(call, call.usage, call.offer), AMOUNT_NANO_USD_MAX)
         call.move(CallState.VOIDED)
         await ledger.void_hold(call.id, row, lost_nano_usd=lost)
         return 0, row
@@ -53,9 +53,10 @@ async def settle(
     return settlement.cost_nano_usd, row
 
 
-def lost_to(usage: Usage | None, offer: Offer) -> int:
-    """What a failed attempt cost, as far as it is known: the house's loss, not the payer's."""
-    if usage is None or not _sane(usage):
+def lost_to(call: Call, usage: Usage | None, offer: Offer) -> int:
+    """What a failed attempt cost, as far as it is known: the house's loss, not the payer's. With
+    the caller's own provider key it costs the house nothing."""
+    if call.byok or usage is None or not _sane(usage):
         return 0
     return min(rate(usage, offer.price), AMOUNT_NANO_USD_MAX)
 

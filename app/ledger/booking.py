@@ -37,7 +37,7 @@ class Booking:
         ):
             return
         if self._clock.suspended:
-            wallet.terms = terms
+            wallet.terms, wallet.booked = terms, ""
             return
         period = period_of(at_ms)
         starts_ms, ends_ms = month_ms(period)
@@ -69,10 +69,6 @@ class Booking:
         self._raise(wallet, grant, new.amount_nano_usd, kind, source, subject, starts_at_ms)
         wallet.booked_until_ms = min(wallet.booked_until_ms, grant.expires_at_ms)
         return shown(wallet, grant)
-
-    def lacks(self, wallet: Wallet) -> bool:
-        """Whether a grant of this wallet waits to be closed, or the month to be booked."""
-        return self._clock.now_ms() >= wallet.booked_until_ms or not wallet.booked
 
     def _book_credit(
         self, wallet: Wallet, terms: CreditTerms, period: str, starts_ms: int, ends_ms: int

@@ -109,6 +109,7 @@ class LateCosts:
     def recover(self, now_ms: int) -> list[Settlement]:
         """See ``LedgerStore.recover``."""
         image = self._image
+        image.flush()  # as above
         settlements = []
         for hold in list(image.open_holds.values()):
             if hold.pending:

@@ -375,3 +375,14 @@ async def test_waiting_gives_up_in_time_and_forgets_its_place(books: Books) -> N
 
 async def test_nobody_waits_for_a_payer_who_holds_nothing(books: Books) -> None:
     assert await books.ledger.wait_for_release("user_ann", 30)
+
+
+async def test_a_tier_that_changes_while_the_clock_is_in_doubt_is_booked_afterwards(
+    books: Books,
+) -> None:
+    await balance(books)
+    books.clock.suspended = True
+    await put_on(books, PRO)
+    assert (await balance(books)).credit_nano_usd == 10**8
+    books.clock.suspended = False
+    assert (await balance(books)).credit_nano_usd == 2 * 10**9
