@@ -18,7 +18,7 @@ from app.storage.migrate import migrate, shipped_migrations
 
 CALLS_PER_USER = 10
 MODEL, PROVIDER = "acme/tiny", "mock"
-HOLD_NANO_USD, COST_NANO_USD = 1_000_000, 168_000
+HOLD_NANO_USD, COST_NANO_USD = 1_000_000, 16_800
 INPUT_TOKENS, OUTPUT_TOKENS = 120, 240
 FREE_NANO_USD, PRO_NANO_USD, PRO_FEE_NANO_USD = 10**8, 2 * 10**9, 9 * 10**9
 KEYS_KNOWN = 1_000
@@ -41,7 +41,6 @@ WITH RECURSIVE n (i) AS (
 )
 """
 _CREDIT = f"iif(i % 2, {PRO_NANO_USD}, {FREE_NANO_USD})"
-_SPENT = CALLS_PER_USER // 2 * COST_NANO_USD
 
 # Every other user is on pro and pays its fee; every tenth key has a spending limit.
 _ACCOUNTS = (
@@ -55,8 +54,7 @@ _ACCOUNTS = (
     " printf('key_%032x', i) FROM n) SELECT 2 * i + 2, 0, 0, user, key, user, '', '', '', '', 0"
     f" FROM who UNION ALL SELECT 2 * i + 3, 1, 2 * i + 2, user, key, user, '', '{MODEL}',"
     f" '{PROVIDER}', 'completed', 0 FROM who ORDER BY 1",
-    f"INSERT INTO wallets {_USERS} SELECT printf('user_%032x', i), 0, {_CREDIT} - {_SPENT}, 0"
-    " FROM n",
+    f"INSERT INTO wallets {_USERS} SELECT printf('user_%032x', i), 0, {_CREDIT} - :spent, 0 FROM n",
     f"INSERT INTO spending_limits {_USERS} SELECT 'key', printf('key_%032x', i), 1000000000000,"
     " 'owner', 0 FROM n WHERE i % 10 = 0",
 )
@@ -68,11 +66,11 @@ _MONTH = (
     " printf('user_%032x', i), 'fee', :period FROM n WHERE i % 2 ORDER BY 1",
     f"INSERT INTO grants {_USERS} SELECT 1 + :month * :users + i, printf('user_%032x', i),"
     " 'monthly', :period, 5 + 2 * :month * :users + i, :at_ms, :ends_ms, iif(i % 2, 'pro',"
-    f" 'free'), :over, {_CREDIT}, {_SPENT}, :over * ({_CREDIT} - {_SPENT}) FROM n",
+    f" 'free'), :over, {_CREDIT}, :spent, :over * ({_CREDIT} - :spent) FROM n",
     f"INSERT INTO dues {_USERS} SELECT printf('user_%032x', i), :period, 'fee',"
     f" 5 + (2 * :month + 1) * :users + i, {PRO_FEE_NANO_USD} FROM n WHERE i % 2",
     f"INSERT INTO limit_months {_USERS} SELECT 'key', printf('key_%032x', i), :period, 0,"
-    f" 1000000000000, 0, {_SPENT}, 0 FROM n WHERE i % 10 = 0",
+    f" 1000000000000, 0, :spent, 0 FROM n WHERE i % 10 = 0",
     f"INSERT INTO settlements {_CALLS} SELECT id, user_id, :period, 'settled', {HOLD_NANO_USD},"
     f" {COST_NANO_USD}, 0, at_ms + 12, 0 FROM call",
     f"INSERT INTO usage {_CALLS} SELECT at_ms, id, 2 * user + 3, 0, 1, {INPUT_TOKENS}, 0, 0,"
@@ -102,7 +100,7 @@ _ENTRIES = (
     ),
     (
         f"{_USERS} SELECT :seq + i, :ends_ms, :period, 'expiry', 'grant/' || (1 + :month * :users"
-        f" + i), 5 + 2 * :month * :users + i, {HouseAccount.EXPIRED.value}, {_CREDIT} - {_SPENT}"
+        f" + i), 5 + 2 * :month * :users + i, {HouseAccount.EXPIRED.value}, {_CREDIT} - :spent"
         " FROM n WHERE :over",
         "users",
     ),
@@ -138,12 +136,14 @@ def key_id(number: int) -> str:
     return f"key_{number:032x}"
 
 
-def generate(path: Path, calls: int) -> int:
-    """A database with so many past calls, a thousand or more; how many users it has.
+def generate(path: Path, calls: int, users: int | None = None) -> int:
+    """A database with so many past calls, a thousand or more; how many users it has: so many, or
+    one for every ten calls.
 
     ``known_keys`` has some users' keys in the clear, spread over all of them.
     """
-    users = calls // CALLS_PER_USER
+    users = users or calls // CALLS_PER_USER
+    monthly = calls // users // 2
     connection = sqlite3.connect(path, isolation_level=None)
     migrate(connection, shipped_migrations(), 0)
     for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-2000000"):
@@ -151,17 +151,18 @@ def generate(path: Path, calls: int) -> int:
     connection.create_function("chain_hash", 8, Chain())
     connection.execute("BEGIN")
     for sql in _ACCOUNTS:
-        connection.execute(sql, {"users": users})
+        connection.execute(sql, {"users": users, "spent": monthly * COST_NANO_USD})
     _add_keys(connection, path, users)
     seq = 1
     for month, period in enumerate(_PERIODS):
         starts_ms, ends_ms = month_ms(period)
         over = period != period_of(NOW_MS)
-        size = {"users": users, "pros": users // 2, "calls": users * CALLS_PER_USER // 2}
+        size = {"users": users, "pros": users // 2, "calls": users * monthly}
         values = {
             "month": month,
             "period": period,
             "users": users,
+            "spent": monthly * COST_NANO_USD,
             "first": month * size["calls"],
             "calls": size["calls"],
             "at_ms": starts_ms,

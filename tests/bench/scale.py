@@ -175,15 +175,17 @@ async def one_round(path: Path, users: int, calls: int, seed: int) -> dict[str, 
     return figures
 
 
-def measure(sizes: tuple[int, ...], rounds: int, calls: int) -> Iterator[dict[str, object]]:
+def measure(
+    sizes: tuple[int, ...], rounds: int, calls: int, same_users: int | None
+) -> Iterator[dict[str, object]]:
     """Generate, go round, and compare with the smallest. Raises RuntimeError for a ledger that the
     audit finds wrong, before the calls or after them."""
     with tempfile.TemporaryDirectory(prefix="turnpike-bench-") as folder:
         paths = {size: Path(folder, f"{size}.sqlite3") for size in sizes}
-        users = {}
+        users: dict[int, int] = {}
         for size, path in paths.items():
             began = time.perf_counter()
-            users[size] = generate(path, size)
+            users[size] = generate(path, size, same_users)
             yield {
                 "what": "database",
                 "past_calls": size,
@@ -266,6 +268,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="ten million past calls too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=4_000, help="per round and kind of caller")
+    parser.add_argument(
+        "--users", type=int, help="as many for every size, so that only past calls grow"
+    )
     parser.add_argument("--round", nargs=4, metavar=("PATH", "USERS", "CALLS", "SEED"))
     options = parser.parse_args()
     if options.round:
@@ -273,7 +278,8 @@ def main() -> None:
         work = one_round(Path(path), int(users), int(calls), int(seed))
         print(json.dumps(_run(work)))
         return
-    for line in measure(SIZES_FULL if options.full else SIZES, options.rounds, options.calls):
+    sizes = SIZES_FULL if options.full else SIZES
+    for line in measure(sizes, options.rounds, options.calls, options.users):
         print(json.dumps({"bench": "scale", **line}), flush=True)
 
 
