@@ -58,4 +58,7 @@ class EntryKind(StrEnum):
 
 
 AMOUNT_NANO_USD_MAX = 10**18
-"""A billion dollars: no single amount is larger, so sums stay far from the 64-bit edge."""
+"""A billion dollars: no single amount is larger."""
+
+SUM_NANO_USD_MAX = 4 * 10**18
+"""What a payer's credit, or what is owed for a month, may add up to: far from the 64-bit edge."""

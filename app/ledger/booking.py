@@ -7,7 +7,13 @@ between. A fee follows the dearest that the payer was on, and stays.
 
 from app.clock import Clock, month_ms, period_of
 from app.errors import InvalidRequest
-from app.ledger.accounts import DueKind, EntryKind, GrantKind, HouseAccount
+from app.ledger.accounts import (
+    SUM_NANO_USD_MAX,
+    DueKind,
+    EntryKind,
+    GrantKind,
+    HouseAccount,
+)
 from app.ledger.entries import CreditTerms, Grant, NewGrant
 from app.ledger.journal import Journal
 from app.ledger.wallets import NEVER_MS, LiveGrant, Wallet, Wallets, same_amount, shown
@@ -60,6 +66,8 @@ class Booking:
             return same_amount(before, new.amount_nano_usd)
         if new.expires_at_ms is not None and new.expires_at_ms <= starts_at_ms:
             raise InvalidRequest("The credit would expire before it begins.", param="expires")
+        if wallet.credit + new.amount_nano_usd > SUM_NANO_USD_MAX:
+            raise too_much()
         kind, source = _SOURCES[new.kind]
         grant = self._wallets.grant(
             wallet, new.kind, new.reference, starts_at_ms, new.expires_at_ms
@@ -161,3 +169,11 @@ class Booking:
         wallet.credit += amount
         self._journal.enter(kind, period_of(at_ms), subject, source, grant.account, amount)
         self._wallets.touch(wallet, wallet.overage)
+
+
+def too_much() -> InvalidRequest:
+    """The refusal of an amount that the payer's sums could not hold."""
+    return InvalidRequest(
+        "With this the payer's sum would be more than four billion dollars. Book less.",
+        param="amount_usd",
+    )

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from app.clock import Clock, period_of
 from app.errors import CallError, Conflict, InvalidRequest
-from app.ledger.accounts import AMOUNT_NANO_USD_MAX, DueKind, EntryKind, GrantKind, HouseAccount
+from app.ledger.accounts import (
+    AMOUNT_NANO_USD_MAX,
+    SUM_NANO_USD_MAX,
+    DueKind,
+    EntryKind,
+    GrantKind,
+    HouseAccount,
+)
+from app.ledger.booking import too_much
 from app.ledger.entries import Adjustment, Balance, EndpointMinute, Grant, NewGrant
 from app.ledger.image import LedgerImage
 from app.ledger.messages import usd_text
@@ -99,6 +107,10 @@ class CreditVerbs:
         image, billed = self._image, 0
         now_ms = self._clock.now_ms()
         wallet = self._booked(payer_id, now_ms)
+        periods = {period_of(minute.minute * 60_000) for minute in minutes} | {period_of(now_ms)}
+        owed = max(image.wallets.due(wallet, each, DueKind.ENDPOINT).amount for each in periods)
+        if owed + sum(minute.amount_nano_usd for minute in minutes) > SUM_NANO_USD_MAX:
+            raise too_much()
         for minute in minutes:
             period = self._open_period(payer_id, period_of(minute.minute * 60_000), now_ms)
             key = (minute.endpoint_id, minute.replica, minute.minute)
@@ -155,6 +167,9 @@ class CreditVerbs:
                 held_nano_usd=wallet.held,
                 fits_when_released=rest <= wallet.credit,
             )
+        owed = image.wallets.due(wallet, period, DueKind.OVERAGE).amount
+        if owed + max(rest - free, 0) > SUM_NANO_USD_MAX:
+            raise too_much()
         subject = f"adjustment/{adjustment.id}"
         free = min(free, rest)
         for grant in wallet.grants:

@@ -6,7 +6,7 @@ that was placed on a hard stop may be settled on terms that have none.
 
 from collections.abc import Callable
 
-from app.ledger.accounts import DueKind, EntryKind, HouseAccount
+from app.ledger.accounts import SUM_NANO_USD_MAX, DueKind, EntryKind, HouseAccount
 from app.ledger.entries import CreditTerms
 from app.ledger.journal import Journal
 from app.ledger.open_holds import OpenHold
@@ -87,6 +87,8 @@ def pay(
         if terms is None or not terms.overage:
             return ",".join(paid), rest
     due = wallets.due(wallet, period, DueKind.OVERAGE)
+    if due.amount + rest > SUM_NANO_USD_MAX:
+        return ",".join(paid), rest
     account = wallets.owe(wallet, due, rest)
     journal.enter(EntryKind.OVERAGE, period, call_id, account, HouseAccount.COGS, rest)
     paid.append(f"due:{rest}")

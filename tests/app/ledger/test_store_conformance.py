@@ -6,22 +6,14 @@ import msgspec
 import pytest
 
 from app.errors import Conflict, NotFound
-from app.ledger.entries import Balance, CreditTerms, HoldState, Outcome, Settlement
+from app.ledger.entries import (
+    HoldState,
+    Outcome,
+    Settlement,
+)
 from app.ledger.store import InsufficientCredit
-from tests.app.ledger.books import DECEMBER_MS, FREE, NOTHING, PRO, START_MS, Books, hold, used
-
-
-async def balance(books: Books, payer: str = "user_ann") -> Balance:
-    return await books.ledger.balance(payer)
-
-
-async def spent(books: Books) -> int:
-    return sum(grant.spent_nano_usd for grant in (await balance(books)).grants)
-
-
-async def put_on(books: Books, terms: CreditTerms) -> None:
-    books.standings.terms["user_ann"] = terms
-    await books.changed()
+from tests.app.ledger.asking import balance, put_on, spent
+from tests.app.ledger.books import NOTHING, START_MS, Books, hold, used
 
 
 async def test_a_hold_settles_at_its_cost_and_frees_the_rest(books: Books) -> None:
@@ -182,92 +174,6 @@ async def test_a_cost_past_hold_and_room_is_the_houses(books: Books, factor: int
     assert (await books.audit()).house["cogs"] == 60_000_000 + cost
 
 
-async def test_past_the_credit_is_overage_where_the_tier_allows_it(books: Books) -> None:
-    await put_on(books, PRO)
-    request = hold(3_000_000_000)
-    await books.ledger.place_hold(request)
-    await books.ledger.settle_hold(request.call_id, 5_000_000_000, used(request.call_id))
-    assert await books.rows("SELECT kind, amount_nano_usd FROM entries ORDER BY seq") == [
-        ("grant", 2_000_000_000),
-        ("charge", 2_000_000_000),
-        ("overage", 3_000_000_000),
-    ]
-    assert await books.rows("SELECT paid_from FROM usage") == [("1:2000000000,due:3000000000",)]
-    now = await balance(books)
-    assert (now.credit_nano_usd, now.overage_nano_usd) == (0, 3_000_000_000)
-
-
-async def test_up_down_and_up_again_never_grants_twice(books: Books) -> None:
-    credit = []
-    for terms in (FREE, PRO, FREE, PRO, NOTHING, PRO):
-        await put_on(books, terms)
-        request = hold(0)
-        await books.ledger.place_hold(request)
-        await books.ledger.settle_hold(request.call_id, 1_000, used(request.call_id))
-        credit.append((await balance(books)).credit_nano_usd)
-    # A call of a tier without credit is paid by what the month had left: nothing.
-    assert credit == [99_999_000, 1_999_998_000, 99_997_000, 1_999_996_000, 0, 1_999_995_000]
-    ((granted, taken),) = await books.rows(
-        "SELECT sum(amount_nano_usd) FILTER (WHERE kind = 'grant'),"
-        " sum(amount_nano_usd) FILTER (WHERE kind = 'reversal') FROM entries"
-    )
-    assert granted - taken == 2 * 10**9
-
-
-async def test_a_step_down_takes_back_nothing_that_is_spent_or_held(books: Books) -> None:
-    await put_on(books, PRO)
-    done, running = hold(500_000_000), hold(700_000_000)
-    await books.ledger.place_hold(done)
-    await books.ledger.settle_hold(done.call_id, 500_000_000, used(done.call_id))
-    await books.ledger.place_hold(running)
-    await put_on(books, FREE)
-    now = await balance(books)
-    assert (now.credit_nano_usd, now.available_nano_usd) == (700_000_000, 0)
-    with pytest.raises(InsufficientCredit):
-        await books.ledger.place_hold(hold(1))
-    ended = await books.ledger.settle_hold(running.call_id, 1_000, used(running.call_id))
-    assert ended.cost_nano_usd == 1_000
-    assert (await balance(books)).credit_nano_usd == 0  # what it held goes back with the rest
-    assert (await books.audit()).problems == []
-
-
-async def test_stepping_down_past_the_credit_stops_at_once(books: Books) -> None:
-    await put_on(books, PRO)
-    running, later = hold(1_000_000_000), hold(10)
-    await books.ledger.place_hold(running)
-    await books.ledger.settle_hold(running.call_id, 4_000_000_000, used(running.call_id))
-    await books.ledger.place_hold(later)
-    await put_on(books, FREE)
-    with pytest.raises(InsufficientCredit) as refused:
-        await books.ledger.place_hold(hold(1))
-    assert not refused.value.fits_when_released
-    await books.ledger.place_hold(hold(0))  # what is free stays free
-    ended = await books.ledger.settle_hold(later.call_id, 25, used(later.call_id))
-    assert ended.cost_nano_usd == 25  # admitted on terms without a stop
-
-
-async def test_each_month_has_its_own_credit(books: Books) -> None:
-    late = hold(10**8)
-    await books.ledger.place_hold(late)
-    books.clock.ms = DECEMBER_MS
-    await books.ledger.catch_up(["user_ann"])
-    with pytest.raises(InsufficientCredit):  # all that is held counts, whatever its month
-        await books.ledger.place_hold(hold(1, admitted_at_ms=DECEMBER_MS))
-    await books.ledger.settle_hold(late.call_id, 60_000_000, used(late.call_id))
-    assert await books.rows(
-        "SELECT period, sum(amount_nano_usd) FROM entries WHERE kind = 'charge' GROUP BY 1"
-    ) == [("2026-11", 60_000_000)]
-    december = hold(10**8, admitted_at_ms=DECEMBER_MS)
-    await books.ledger.place_hold(december)
-    row = used(december.call_id, at_ms=DECEMBER_MS)
-    await books.ledger.settle_hold(december.call_id, 10**8, row)
-    assert await books.rows(
-        "SELECT reference, spent_nano_usd, expired_nano_usd FROM grants ORDER BY id"
-    ) == [("2026-11", 60_000_000, 40_000_000), ("2026-12", 10**8, 0)]
-    with pytest.raises(InsufficientCredit):
-        await books.ledger.place_hold(hold(1, admitted_at_ms=DECEMBER_MS))
-
-
 async def test_expired_holds_are_given_up_and_a_late_cost_is_forgiven(books: Books) -> None:
     early, late = hold(1_000, expires_at_ms=START_MS + 10), hold(1_000)
     await books.ledger.place_hold(early)
@@ -375,14 +281,3 @@ async def test_waiting_gives_up_in_time_and_forgets_its_place(books: Books) -> N
 
 async def test_nobody_waits_for_a_payer_who_holds_nothing(books: Books) -> None:
     assert await books.ledger.wait_for_release("user_ann", 30)
-
-
-async def test_a_tier_that_changes_while_the_clock_is_in_doubt_is_booked_afterwards(
-    books: Books,
-) -> None:
-    await balance(books)
-    books.clock.suspended = True
-    await put_on(books, PRO)
-    assert (await balance(books)).credit_nano_usd == 10**8
-    books.clock.suspended = False
-    assert (await balance(books)).credit_nano_usd == 2 * 10**9
