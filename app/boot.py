@@ -96,7 +96,8 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
         await _acquire(lock, patient=serving and not (config.data_dir() / SERVER_FILE).exists())
         stack.callback(lock.release)
         database = SqliteDatabase(config.data_dir() / DATABASE_NAME, clock)
-        ledger = SqliteLedger(database, clock, AccountStandings(Tiers(config)))
+        tiers, segments = Tiers(config), Segments(config.data_dir(), database, clock)
+        ledger = SqliteLedger(database, clock, AccountStandings(tiers))
         await database.open()
         stack.push_async_callback(database.close)
         await open_clock(clock, database)
@@ -105,7 +106,7 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
 
         runtime = _local_runtime(config, serving=serving)
         adapters = _adapters(config, runtime, clock, serving=serving)
-        services = _services(config, database, ledger, adapters, clock)
+        services = _services(config, database, ledger, adapters, clock, tiers, segments)
         stack.push_async_callback(services.keyring.close)
         if serving:
             for provider_id, adapter in adapters.items():
@@ -145,7 +146,7 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
                     delivery=_delivery(config, services),
                     closing=services.closing,
                     journal=journal,
-                    usage=_usage_keeping(config, database, clock),
+                    usage=_usage_keeping(config, database, segments, clock),
                 )
             )
             schedule.start()
@@ -159,8 +160,9 @@ def _services(
     ledger: SqliteLedger,
     adapters: Mapping[str, Adapter],
     clock: LedgerClock,
+    tiers: Tiers,
+    segments: Segments,
 ) -> Services:
-    tiers = Tiers(config)
     users = UserStore(database, clock, tiers.for_users())
     keys = KeyStore(database, clock)
     composer = Composer(config.invoices, tiers)
@@ -177,7 +179,7 @@ def _services(
         limits=SpendingLimits(database, clock, tiers),
         tiers=tiers,
         ledger=ledger,
-        usage=UsageLog(database, Segments(config.data_dir(), database, clock)),
+        usage=UsageLog(database, segments),
         costs=OwnCosts(database),
         payers=Payers(database),
         overviews=Overviews(database, ledger, clock),
@@ -192,10 +194,12 @@ def _services(
     )
 
 
-def _usage_keeping(config: Config, database: SqliteDatabase, clock: LedgerClock) -> UsageKeeping:
+def _usage_keeping(
+    config: Config, database: SqliteDatabase, segments: Segments, clock: LedgerClock
+) -> UsageKeeping:
     return UsageKeeping(
         database,
-        Segments(config.data_dir(), database, clock),
+        segments,
         clock,
         keep_days=config.usage.keep_days,
         keep_bytes=config.usage.keep_bytes,

@@ -38,13 +38,13 @@ class SystemClock:
         return False
 
 
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def period_of(at_ms: int) -> str:
     """The UTC month that a moment belongs to, as ``YYYY-MM``: the key of monthly grants."""
-    return _period_of_day(at_ms // _DAY_MS)
+    return _period_of_day(at_ms // DAY_MS)
 
 
 def month_ms(period: str) -> tuple[int, int]:
@@ -52,7 +52,7 @@ def month_ms(period: str) -> tuple[int, int]:
     year, month = int(period[:4]), int(period[5:])
     begins = datetime(year, month, 1, tzinfo=UTC)
     ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    return (begins - _EPOCH).days * _DAY_MS, (ends - _EPOCH).days * _DAY_MS
+    return (begins - _EPOCH).days * DAY_MS, (ends - _EPOCH).days * DAY_MS
 
 
 @lru_cache(maxsize=64)

@@ -6,9 +6,9 @@ from app.billing.amounts import decimal_usd
 from app.billing.payers import Payer
 from app.errors import Conflict
 from app.ids import new_call_id
-from app.ledger.accounts import GrantKind
 from app.ledger.entries import Adjustment, Grant, NewGrant
 from app.ledger.store import InsufficientCredit, LedgerStore
+from app.ledger.wallets import SELECT_GRANTS, grant_of
 from app.storage.database import Database, Row
 
 PAGE_LENGTH_MAX = 1000
@@ -27,11 +27,7 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
 
 
-_GRANTS = """
-SELECT id, payer_id, kind, reference, starts_at_ms, expires_at_ms, note, granted_nano_usd,
-       spent_nano_usd, expired_nano_usd
-FROM grants WHERE payer_id = ? AND id < ? ORDER BY id DESC LIMIT ?
-"""
+_GRANTS = f"{SELECT_GRANTS} WHERE payer_id = ? AND id < ? ORDER BY id DESC LIMIT ?"
 _COLUMNS = """
 SELECT a.id, a.payer_id, coalesce(o.name, u.name, ''), a.period, a.amount_nano_usd, a.reason,
        a.author, a.at_ms
@@ -70,7 +66,7 @@ class CreditBook:
     async def grants(self, payer: Payer, *, before: int | None, limit: int) -> list[Grant]:
         """All grants that a payer ever got, newest first, from before an id."""
         params = (payer.id, before or 2**62, min(limit, PAGE_LENGTH_MAX))
-        return [_grant(row) for row in await self._database.read(_GRANTS, params)]
+        return [grant_of(row) for row in await self._database.read(_GRANTS, params)]
 
     async def adjust(
         self,
@@ -130,21 +126,6 @@ def _used(reference: str, what: str) -> Conflict:
         f"The reference {reference!a} was used for {what}, which stays as it is. Use another"
         " reference to give more; an adjustment corrects what was given.",
         param="reference",
-    )
-
-
-def _grant(row: Row) -> Grant:
-    return Grant(
-        id=row[0],
-        payer_id=row[1],
-        kind=GrantKind(row[2]),
-        reference=row[3],
-        starts_at_ms=row[4],
-        expires_at_ms=row[5],
-        note=row[6],
-        granted_nano_usd=row[7],
-        spent_nano_usd=row[8],
-        expired_nano_usd=row[9],
     )
 
 

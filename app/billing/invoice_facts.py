@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from app.clock import month_ms
+from app.clock import DAY_MS, month_ms
 from app.ledger.accounts import HouseAccount
 from app.ledger.usage_rows import SUMMED
 from app.storage.database import Database, Row
 
 T = TypeVar("T")
-_DAY_MS = 86_400_000
 _HOUSE_MAX = max(HouseAccount)  # payers' accounts are numbered behind the house's
 
 MEASURED = tuple(name for name in SUMMED if name not in {"calls", "cost_nano_usd"})
@@ -177,7 +176,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     def of_range(self, first: str, last: str) -> Sequence[Any]:
         """The parameters of ``JOURNAL``; of one payer alone, those of ``OWN_JOURNAL`` too."""
         starts_ms, ends_ms = month_ms(self.period)
-        days = (starts_ms // _DAY_MS, ends_ms // _DAY_MS)
+        days = (starts_ms // DAY_MS, ends_ms // DAY_MS)
         return (first, last, self.period, *days, self.first_seq)
 
     def of_payer(self, payer_id: str, *, endpoints: bool) -> Sequence[Any]:
@@ -214,7 +213,7 @@ async def first_seq_of(database: Database, period: str) -> int:
     Entries lie in the order of ledger time, and none is older than its month: bisection finds the
     place. A day more than needed, should an old database have entries that are out of order.
     """
-    since_ms = month_ms(period)[0] - _DAY_MS
+    since_ms = month_ms(period)[0] - DAY_MS
     ((last,),) = await database.read("SELECT coalesce(max(seq), 0) FROM entries")
     low, high = 1, last + 1
     while low < high:

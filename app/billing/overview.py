@@ -10,12 +10,11 @@ import msgspec
 
 from app.billing.payers import Payer
 from app.billing.subjects import SUBJECT_COLUMNS, SUBJECT_JOINS
-from app.clock import Clock, month_ms
+from app.clock import DAY_MS, Clock, month_ms
 from app.ledger.entries import Balance, Grant
 from app.ledger.store import LedgerStore
+from app.ledger.usage_rows import SCOPES, subject_of
 from app.storage.database import Database, Row
-
-DAY_MS = 86_400_000
 
 
 class GrantLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,21 +90,9 @@ _USED = """
 SELECT coalesce(sum(d.cost_nano_usd), 0) FROM series s JOIN usage_days d ON d.series_id = s.id
 WHERE d.day >= ? AND d.day < ? AND
 """
-_USED_BY = {
-    "key": _USED + "s.key_id = ?",
-    "user": _USED + "s.user_id = ?",
-    "member": _USED + "s.payer_id = ? AND s.user_id = ?",
-    "group": _USED + "s.group_id = ?",
-    "payer": _USED + "s.payer_id = ?",
-}
-_HELD = "SELECT coalesce(sum(amount_nano_usd), 0) FROM holds WHERE period = ? AND "
-_HELD_BY = {
-    "key": _HELD + "key_id = ?",
-    "user": _HELD + "user_id = ?",
-    "member": _HELD + "payer_id = ? AND user_id = ?",
-    "group": _HELD + "group_id = ?",
-    "payer": _HELD + "payer_id = ?",
-}
+_HELD = "SELECT coalesce(sum(s.amount_nano_usd), 0) FROM holds s WHERE s.period = ? AND "
+_USED_BY = {scope: _USED + condition for scope, condition in SCOPES.items()}
+_HELD_BY = {scope: _HELD + condition for scope, condition in SCOPES.items()}
 _PENDING = """
 SELECT count(*), coalesce(sum(h.amount_nano_usd), 0)
 FROM pending_costs p JOIN holds h ON h.call_id = p.call_id WHERE h.payer_id = ?
@@ -196,7 +183,7 @@ class Overviews:
         scope, subject_id, amount, used, held, name, _, _ = row
         if used is None:
             used = await self._sum(scope, subject_id, period)
-            subject = _subject(scope, subject_id)
+            subject = subject_of(scope, subject_id)
             ((held,),) = await self._database.read(_HELD_BY[scope], (period, *subject))
         return LimitLine(
             scope=scope,
@@ -211,13 +198,8 @@ class Overviews:
     async def _sum(self, scope: str, subject_id: str, period: str) -> int:
         begin_ms, end_ms = month_ms(period)
         days = (begin_ms // DAY_MS, end_ms // DAY_MS)
-        rows = await self._database.read(_USED_BY[scope], (*days, *_subject(scope, subject_id)))
+        rows = await self._database.read(_USED_BY[scope], (*days, *subject_of(scope, subject_id)))
         return int(rows[0][0])
-
-
-def _subject(scope: str, subject_id: str) -> tuple[str, ...]:
-    """What the queries of a scope ask for: a member is a user within an org, ``ORG/USER``."""
-    return tuple(subject_id.split("/", 1)) if scope == "member" else (subject_id,)
 
 
 def _grant_line(grant: Grant) -> GrantLine:

@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from app.billing.overview import DAY_MS
-from app.clock import Clock, month_ms, period_of
+from app.clock import DAY_MS, Clock, month_ms, period_of
 from app.errors import PermissionDenied
 from app.storage.database import Database
 

@@ -7,10 +7,10 @@ A change therefore always passes the process that holds the caches, and is seen 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import httpx
 import msgspec
@@ -22,6 +22,7 @@ from app.errors import AlreadyRunning, TurnpikeError
 from app.storage.lock import SERVER_FILE, DataDirLock
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 WAIT_SECONDS_MAX = 10.0
 REQUEST_SECONDS_MAX = 60.0
 
@@ -36,6 +37,16 @@ class RunningServer(msgspec.Struct, frozen=True):
     pid: int
     base_url: str
     token: str
+
+
+class ListPage(Protocol[T_co]):
+    """A page of any list of the surface, and where the next one begins."""
+
+    @property
+    def data(self) -> Sequence[T_co]: ...
+
+    @property
+    def next_after(self) -> str | None: ...
 
 
 class AdminClient:
@@ -74,6 +85,16 @@ class AdminClient:
                 "The server's answer is not one that this version understands; is it another"
                 f" version of Turnpike? ({error})"
             ) from error
+
+    async def every(self, path: str, page: type[ListPage[T]]) -> list[T]:
+        """All of a list, page by page. Raises CommandFailed."""
+        found: list[T] = []
+        after: str | None = ""
+        while after is not None:
+            part = await self.send("GET", path, page, query={"after": after})
+            found += part.data
+            after = part.next_after
+        return found
 
 
 def ask(invocation: Invocation, work: Callable[[AdminClient], Awaitable[T]]) -> T:

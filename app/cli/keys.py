@@ -87,10 +87,4 @@ def revoke(invocation: Invocation, key: str, as_json: bool) -> None:
 
 
 async def _all_keys(client: AdminClient) -> list[KeyInfo]:
-    found: list[KeyInfo] = []
-    after: str | None = ""
-    while after is not None:
-        page = await client.send("GET", "/api/keys", KeyList, query={"after": after})
-        found += page.data
-        after = page.next_after
-    return found
+    return await client.every("/api/keys", KeyList)

@@ -90,13 +90,7 @@ def list_limits(invocation: Invocation, as_json: bool) -> None:
 
 
 async def _all_limits(client: AdminClient) -> list[SpendingLimit]:
-    found: list[SpendingLimit] = []
-    after: str | None = ""
-    while after is not None:
-        page = await client.send("GET", "/api/limits", LimitList, query={"after": after})
-        found += page.data
-        after = page.next_after
-    return found
+    return await client.every("/api/limits", LimitList)
 
 
 def _named(scope: LimitScope, subject: str) -> str:

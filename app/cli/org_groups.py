@@ -24,13 +24,7 @@ def list_groups(invocation: Invocation, org: str, as_json: bool) -> None:
     """List the resource groups of ORG."""
 
     async def work(client: AdminClient) -> list[ResourceGroup]:
-        found: list[ResourceGroup] = []
-        after: str | None = ""
-        while after is not None:
-            page = await client.send("GET", _path(org), GroupList, query={"after": after})
-            found += page.data
-            after = page.next_after
-        return found
+        return await client.every(_path(org), GroupList)
 
     found = ask(invocation, work)
     if as_json:
@@ -80,14 +74,7 @@ def members(invocation: Invocation, org: str, group: str, as_json: bool) -> None
     """List who may bill calls to GROUP of ORG, beside its admins."""
 
     async def work(client: AdminClient) -> list[GroupMember]:
-        found: list[GroupMember] = []
-        path = f"{_path(org, group)}/members"
-        after: str | None = ""
-        while after is not None:
-            page = await client.send("GET", path, GroupMemberList, query={"after": after})
-            found += page.data
-            after = page.next_after
-        return found
+        return await client.every(f"{_path(org, group)}/members", GroupMemberList)
 
     found = ask(invocation, work)
     if as_json:

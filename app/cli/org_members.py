@@ -24,13 +24,7 @@ def list_members(invocation: Invocation, org: str, as_json: bool) -> None:
     """List the members of ORG."""
 
     async def work(client: AdminClient) -> list[Member]:
-        found: list[Member] = []
-        after: str | None = ""
-        while after is not None:
-            page = await client.send("GET", _path(org), MemberList, query={"after": after})
-            found += page.data
-            after = page.next_after
-        return found
+        return await client.every(_path(org), MemberList)
 
     found = ask(invocation, work)
     if as_json:

@@ -112,13 +112,7 @@ def default_payer(invocation: Invocation, name: str, state: str, as_json: bool) 
 
 
 async def _all_orgs(client: AdminClient) -> list[Org]:
-    found: list[Org] = []
-    after: str | None = ""
-    while after is not None:
-        page = await client.send("GET", "/api/orgs", OrgList, query={"after": after})
-        found += page.data
-        after = page.next_after
-    return found
+    return await client.every("/api/orgs", OrgList)
 
 
 def _show_one(org: Org, as_json: bool, sentence: str) -> None:

@@ -70,13 +70,7 @@ def tier(invocation: Invocation, name: str, tier: str, as_json: bool) -> None:
 
 
 async def _all_users(client: AdminClient) -> list[User]:
-    found: list[User] = []
-    after: str | None = ""
-    while after is not None:
-        page = await client.send("GET", "/api/users", UserList, query={"after": after})
-        found += page.data
-        after = page.next_after
-    return found
+    return await client.every("/api/users", UserList)
 
 
 def _show_one(user: User, as_json: bool, sentence: str) -> None:

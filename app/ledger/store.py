@@ -151,7 +151,10 @@ class LedgerStore(Protocol):
         ...
 
     async def catch_up(self, payer_ids: Sequence[str]) -> None:
-        """Book what these payers' month lacks: grants, fees, expiries. Idempotent."""
+        """Book what these payers' month lacks: grants, fees, expiries. Idempotent.
+
+        A payer without terms (whose tier is not configured any more) waits until there are some.
+        """
         ...
 
     async def payers_to_catch_up(self, limit: int) -> list[str]:

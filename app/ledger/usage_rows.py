@@ -7,15 +7,14 @@ everybody, its *party* the same caller and payer over all models.
 """
 
 import sqlite3
-from datetime import date
 from typing import NamedTuple
 
+from app.clock import DAY_MS, month_ms
 from app.ledger.entries import UsageRow
 from app.ledger.rows import RowBuffer
 
 SERIES_CACHED_MAX = 65_536
 HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
 INT64_MAX = 2**63 - 1
 
 SUMMED = (
@@ -55,13 +54,19 @@ _BEFORE = (
 )
 _LATE = f"UPDATE usage_parties SET {_ADD_LATE} WHERE party_id = ? AND day >= ?"  # noqa: S608
 
-_SCOPES = {
+SCOPES = {
     "key": "s.key_id = ?",
     "user": "s.user_id = ?",
     "member": "s.payer_id = ? AND s.user_id = ?",
     "group": "s.group_id = ?",
     "payer": "s.payer_id = ?",
 }
+"""What a series, or a hold, named ``s`` must be for a spending limit of that scope."""
+
+
+def subject_of(scope: str, subject_id: str) -> tuple[str, ...]:
+    """The parameters of a scope's condition: a member is a user within an org, ``ORG/USER``."""
+    return tuple(subject_id.split("/", 1)) if scope == "member" else (subject_id,)
 
 
 class _Series(NamedTuple):
@@ -193,17 +198,15 @@ class UsageRows:
 
         ``scope`` is key, user, member (``ORG/USER``), group or payer.
         """
-        subject = tuple(subject_id.split("/", 1)) if scope == "member" else (subject_id,)
-        first = date.fromisoformat(f"{period}-01")
-        after = date(first.year + first.month // 12, first.month % 12 + 1, 1)
-        began, ended = (_day_number(day) - 1 for day in (first, after))
+        subject = subject_of(scope, subject_id)
+        began, ended = (edge_ms // DAY_MS - 1 for edge_ms in month_ms(period))
         upto = (
             "coalesce((SELECT cost_nano_usd FROM usage_parties WHERE party_id = s.id AND day <= ?"
             " ORDER BY day DESC LIMIT 1), 0)"
         )
         found: int = connection.execute(
             f"SELECT coalesce(sum({upto} - {upto}), 0) FROM series s"  # noqa: S608
-            f" WHERE s.coarse_id = 0 AND {_SCOPES[scope]}",
+            f" WHERE s.coarse_id = 0 AND {SCOPES[scope]}",
             (ended, began, *subject),
         ).fetchone()[0]
         return found
@@ -294,7 +297,3 @@ def _fold(into: dict[_At, _Sums], at: _At, sums: _Sums) -> None:
 def _within(sums: _Sums) -> _Sums:
     """The sums, none past the edge of 64 bits."""
     return sums if max(sums) <= INT64_MAX else [min(each, INT64_MAX) for each in sums]
-
-
-def _day_number(day: date) -> int:
-    return day.toordinal() - date(1970, 1, 1).toordinal()

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from app.clock import DAY_MS
 from app.ledger.entries import Outcome, UsageRow
 from app.metering.questions import Filters
-from app.metering.rollup import DAY_MS, ENDLESS_MS
+from app.metering.rollup import ENDLESS_MS
 from app.metering.segments import Segment, Segments
 from app.storage.database import Database, Row
 from app.storage.day_file import USAGE_COLUMNS

@@ -7,9 +7,9 @@ does. A month that is closed gets its sums, made of its days.
 
 from functools import partial
 
-from app.clock import Clock
+from app.clock import DAY_MS, Clock
 from app.ledger.usage_rows import SUMMED
-from app.metering.rollup import DAY_MS, first_day, month_of
+from app.metering.rollup import first_day, month_of
 from app.storage.database import Database, Transaction
 
 MARGIN_MS = 3_600_000

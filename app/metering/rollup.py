@@ -9,8 +9,9 @@ from datetime import date
 from enum import StrEnum
 from typing import NamedTuple
 
+from app.clock import DAY_MS
+
 HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
 DAY_HOURS = 24
 ENDLESS_DAY = 2**31
 ENDLESS_MS = ENDLESS_DAY * DAY_MS

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.clock import Clock
+from app.clock import DAY_MS, Clock
 from app.metering.closing import first_open_day
-from app.metering.rollup import DAY_MS, day_name
+from app.metering.rollup import day_name
 from app.storage import day_file
 from app.storage.database import Database, Params, Row, Transaction
 from app.storage.day_file import SERIES_COLUMNS, USAGE_COLUMNS, SegmentDamaged

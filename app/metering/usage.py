@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from app.clock import DAY_MS
 from app.errors import InvalidRequest
 from app.ledger.usage_rows import SUMMED
 from app.metering.calls import END, Calls, Position, UsageCall
 from app.metering.closing import closed_months
 from app.metering.questions import Filters, Grouping, may_use_months, question
-from app.metering.rollup import DAY_MS, ENDLESS_MS, HOUR_MS, Cut, Level, cuts, day_name
+from app.metering.rollup import ENDLESS_MS, HOUR_MS, Cut, Level, cuts, day_name
 from app.metering.segments import Segment, Segments
 from app.storage.database import Database, Row
 

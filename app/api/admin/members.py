@@ -6,7 +6,6 @@ from litestar import Request, delete, get, post, put
 from litestar.params import FromPath
 
 from app.api.admin.asking import body_of, query_of, services_of
-from app.api.admin.booking import book_terms
 from app.api.admin.org_access import org_to_change, org_to_leave, org_to_see
 from app.api.admin.orgs_wire import MemberList, NewMember, NewRole
 from app.api.admin.wire import Page
@@ -27,7 +26,7 @@ async def add_member(request: Request[Any, Any, Any], org: FromPath[str]) -> Mem
     found, services = await org_to_change(request, org), services_of(request)
     asked = await body_of(request, NewMember)
     member = await services.members.add(found.id, asked.user, asked.role)
-    await book_terms(services, found.id)
+    await services.ledger.catch_up([found.id])
     return member
 
 
@@ -48,5 +47,5 @@ async def remove_member(
     """Take a seat; members may leave by themselves."""
     found, services = await org_to_leave(request, org, user), services_of(request)
     member = await services.members.remove(found.id, user)
-    await book_terms(services, found.id)
+    await services.ledger.catch_up([found.id])
     return member

@@ -6,7 +6,6 @@ from litestar import Request, get, post, put
 from litestar.params import FromPath
 
 from app.api.admin.asking import body_of, query_of, services_of
-from app.api.admin.booking import book_terms
 from app.api.admin.org_access import org_to_change, org_to_see
 from app.api.admin.orgs_wire import DefaultPayer, NewOrg, OrgList
 from app.api.admin.wire import NewTier, Page
@@ -33,7 +32,7 @@ async def add_org(request: Request[Any, Any, Any]) -> Org:
     org = await services.orgs.add(
         asked.name, asked.tier, asked.admin, default_payer=asked.default_payer
     )
-    await book_terms(services, org.id)
+    await services.ledger.catch_up([org.id])
     return org
 
 
@@ -49,7 +48,7 @@ async def set_org_tier(request: Request[Any, Any, Any], org: FromPath[str]) -> O
     asked, services = await body_of(request, NewTier), services_of(request)
     found = await services.orgs.named(org)
     changed = await services.orgs.set_tier(found.id, asked.tier)
-    await book_terms(services, changed.id)
+    await services.ledger.catch_up([changed.id])
     return changed
 
 

@@ -6,7 +6,6 @@ from litestar import Request, get, post, put
 from litestar.params import FromPath
 
 from app.api.admin.asking import body_of, query_of, services_of
-from app.api.admin.booking import book_terms
 from app.api.admin.wire import NewTier, NewUser, Page, UserList
 from app.identity.users import User
 
@@ -31,5 +30,5 @@ async def set_tier(request: Request[Any, Any, Any], name: FromPath[str]) -> User
     """Put a user on another tier, at once."""
     asked, services = await body_of(request, NewTier), services_of(request)
     user = await services.users.set_tier(name, asked.tier)
-    await book_terms(services, user.id)
+    await services.ledger.catch_up([user.id])
     return user

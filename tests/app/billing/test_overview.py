@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.billing.overview import DAY_MS, projection
-from app.clock import month_ms
+from app.billing.overview import projection
+from app.clock import DAY_MS, month_ms
 from app.ledger.accounts import GrantKind
 from app.ledger.entries import NewGrant
 from tests.app.billing.till import Till, open_till

@@ -19,6 +19,7 @@ from app.config import parse
 from app.ids import new_call_id
 from app.ledger.entries import HoldRequest, Outcome, Settlement, UsageRow
 from app.ledger.sqlite import SqliteLedger
+from app.metering.segments import Segments
 from app.storage.database import Transaction
 from app.storage.sqlite import SqliteDatabase
 
@@ -189,9 +190,10 @@ async def open_till(folder: Path) -> AsyncIterator[Till]:
     config = parse(CONFIG, source="test", data_dir=str(folder))
     clock = HandClock()
     database = SqliteDatabase(folder / "turnpike.db", clock)
-    ledger = SqliteLedger(database, clock, AccountStandings(Tiers(config)))
+    tiers, segments = Tiers(config), Segments(folder, database, clock)
+    ledger = SqliteLedger(database, clock, AccountStandings(tiers))
     await database.open()
-    services = boot._services(config, database, ledger, {}, cast(Any, clock))
+    services = boot._services(config, database, ledger, {}, cast(Any, clock), tiers, segments)
     asgi = build(
         server=config.server,
         services=services,

@@ -6,8 +6,9 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.clock import DAY_MS
 from app.ledger.entries import Outcome, UsageRow
-from app.ledger.usage_rows import DAY_MS, UsageRows
+from app.ledger.usage_rows import UsageRows
 from app.storage.migrate import migrate, shipped_migrations
 
 _CALLS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 99)), max_size=12)
