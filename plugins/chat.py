@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from plugins.preferences import Routed
+
 Object = dict[str, Any]
+ModelId = Annotated[str, Meta(min_length=1, max_length=256)]
 TokenCount = Annotated[int, Meta(ge=1, le=10_000_000)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -52,13 +55,13 @@ class StreamOptions(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
     include_obfuscation: bool | None | UnsetType = UNSET
 
 
-class ChatRequest(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+class ChatRequest(Routed, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """A chat completion request, every parameter of the API; ranges as OpenAI documents them.
 
-    ``model`` is first, so that it is first in the encoded body too: proxies route on that prefix.
+    ``model`` is the first that is sent on: proxies route on that prefix.
     """
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    model: ModelId
     messages: Annotated[list[Message], Meta(min_length=1, max_length=100_000)]
     audio: Object | None | UnsetType = UNSET
     frequency_penalty: Penalty | None | UnsetType = UNSET
@@ -96,6 +99,7 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     verbosity: str | None | UnsetType = UNSET
     web_search_options: Object | None | UnsetType = UNSET
     # Beyond OpenAI's API, as open-weights servers take them.
+    reasoning: Object | None | UnsetType = UNSET
     chat_template_kwargs: Object | None | UnsetType = UNSET
     ignore_eos: bool | None | UnsetType = UNSET
     min_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
@@ -104,11 +108,20 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None | UnsetType = UNSET
     typical_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
 
+    @property
+    def task(self) -> str:
+        """The Hub's name of what is asked for."""
+        return "conversational"
+
+    def text_bytes(self) -> int:
+        """Bytes of the text in it, as UTF-8."""
+        return sum(message.text_bytes() for message in self.messages)
+
     def given_params(self) -> list[str]:
         """Names of the optional parameters that carry a value (not absent, not null)."""
         return [
             name
-            for name in self.__struct_fields__[2:]
+            for name in PARAMS
             if (value := getattr(self, name)) is not UNSET and value is not None
         ]
 
@@ -122,6 +135,14 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
             if isinstance(value, int):
                 return value
         return None
+
+
+PARAMS = tuple(
+    name
+    for name in ChatRequest.__struct_fields__
+    if name not in {"model", "messages", "models", "provider"}
+)
+"""The names of all optional parameters."""
 
 
 class AssistantMessage(msgspec.Struct, omit_defaults=True, kw_only=True):

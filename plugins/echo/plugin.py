@@ -47,12 +47,15 @@ class EchoAdapter:
 
     async def infer(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
         """Stream one word per chunk, or give all of them at once; then say what was used."""
-        words = _last_user_text(call.request).split()
-        limit = call.request.output_tokens_limit()
+        words = _last_user_text(call.chat).split()
+        limit = call.chat.output_tokens_limit()
         said = words if limit is None else words[:limit]
         finish = "stop" if len(said) == len(words) else "length"
         for n, word in enumerate(said if call.stream else ()):
             await asyncio.sleep(self._delay_s)
+            if call.stop is not None and call.stop.is_set():
+                said, finish = said[:n], "length"
+                break
             delta = Delta(role="assistant", content=word) if n == 0 else Delta(content=f" {word}")
             yield Chunk([ChoiceDelta(index=0, delta=delta)])
         if call.stream:
@@ -61,7 +64,7 @@ class EchoAdapter:
             await asyncio.sleep(self._delay_s * len(said))
             message = AssistantMessage(role="assistant", content=" ".join(said))
             yield Completion([Choice(index=0, message=message, finish_reason=finish)])
-        yield UsageReport(Usage(input_tokens=_count(call.request), output_tokens=len(said)))
+        yield UsageReport(Usage(input_tokens=_count(call.chat), output_tokens=len(said)))
 
     async def close(self) -> None:
         """Nothing to free."""
@@ -77,5 +80,10 @@ def _last_user_text(request: ChatRequest) -> str:
 
 
 PLUGIN = Plugin(
-    name="echo", contract_version=CONTRACT_VERSION, settings=EchoSettings, build=EchoAdapter
+    name="echo",
+    title="Echo",
+    contract_version=CONTRACT_VERSION,
+    needs_key=False,
+    settings=EchoSettings,
+    build=EchoAdapter,
 )
