@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.contract import AdapterError, FailureKind
-from plugins.openai_compatible import failures
+from plugins.http import failures
 
 SECRET = "very-secret-value"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.openai_compatible.sse import EventParser, LineTooLong
+from plugins.http.sse import EventParser, LineTooLong
 
 LIMIT = 4096
 

@@ -14,12 +14,14 @@ from typing import Any
 import msgspec
 
 from plugins.contract import AdapterError, FailureKind
-from plugins.openai_compatible.wire import DECODE_ERRORS
 
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 TEXT_MAX = 512
 RETRY_AFTER_S_MAX = 60.0
 
-_KEY_LIKE = re.compile(r"\b(?:sk|hf|gsk|key|pk|xai|tp)[-_][A-Za-z0-9*_.-]{4,}|Bearer\s+\S+")
+_KEY_LIKE = re.compile(
+    r"\b(?:sk|hf|gsk|key|pk|xai|tp)[-_][A-Za-z0-9*_.-]{4,}|AIza[\w-]{4,}|Bearer\s+\S+"
+)
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|window|size).{0,40}(exceed|maximum|limit)"
     r"|(exceed|maximum|larger|longer).{0,60}context.{0,20}(length|window|size)",
@@ -53,10 +55,19 @@ class ProviderError(msgspec.Struct, frozen=True):
 def clean(text: str, secret: str | None) -> str:
     """One printable line of at most 512 characters without our key or what looks like one."""
     if secret:
-        text = text.replace(secret, "***")
+        text = _without(text, secret)
     text = _KEY_LIKE.sub("***", text[: TEXT_MAX * 8])
     text = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(text.split())[:TEXT_MAX]
+
+
+def _without(text: str, secret: str) -> str:
+    """The text without the secret, nor the beginning of it where the text was cut short in it."""
+    text = text.replace(secret, "***")
+    for length in range(min(len(secret) - 1, len(text)), 3, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + "***"
+    return text
 
 
 def read_error(error: Any) -> ProviderError:
@@ -98,9 +109,11 @@ def refusal(
     """
     said = _read_body(body)
     words = clean(said.message, secret)
-    detail = words or clean(body[: TEXT_MAX * 2].decode("utf-8", "replace"), secret)
+    detail = words or clean(body.decode("utf-8", "replace"), secret)
     if status in (400, 413, 422):
         kind, message, param = _of_request(status, said, words)
+        if param is not None and (len(param) > 128 or clean(param, secret) != param):
+            param = None
     else:
         kind, message = _BY_STATUS.get(status, (FailureKind.UPSTREAM, "the provider failed"))
         param = None
