@@ -1,54 +1,89 @@
-"""The plugin: its settings and how an adapter is built from them."""
+"""The plugins: one per preset, their settings, and how an adapter is built from them."""
 
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+
+import msgspec
 
 from plugins.contract import CONTRACT_VERSION, Plugin, ProviderSettings, Toolbox
-from plugins.openai_compatible.adapter import OpenAICompatibleAdapter
-from plugins.openai_compatible.upstream import Upstream
+from plugins.http.client import Client
+from plugins.openai_compatible.adapter import DiscoveringAdapter, OpenAICompatibleAdapter
+from plugins.openai_compatible.preset import Preset
+from plugins.openai_compatible.presets import GENERIC, PRESETS
+
+_RESERVED = frozenset(
+    {
+        *("authorization", "api-key", "host", "content-length", "content-type", "accept"),
+        *("accept-encoding", "transfer-encoding", "connection", "cookie"),
+    }
+)
 
 
 class OpenAICompatibleSettings(ProviderSettings, frozen=True, kw_only=True):
-    """``base_url`` is the part before ``/chat/completions``; ``api_key`` goes out as a bearer key.
+    """``base_url`` is the part before ``/chat/completions``; a call's key goes out as a bearer key.
 
     ``ca_file`` names a PEM file of a certificate authority to trust besides the usual ones, for
-    servers on a private network. Certificates are always verified.
+    servers on a private network. Certificates are always verified. ``headers`` are sent with every
+    request, such as ``HTTP-Referer`` for OpenRouter or ``X-HF-Bill-To`` for Hugging Face; no keys.
     """
 
     ca_file: str | None = None
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-def plugin(name: str, *, base_url: str | None = None) -> Plugin:
-    """A plugin for one kind of OpenAI-compatible provider; ``base_url`` is its well-known one.
-
-    A preset for a provider is one row: its name and its URL.
+class AzureSettings(OpenAICompatibleSettings, frozen=True, kw_only=True):
+    """``base_url`` is ``https://RESOURCE.openai.azure.com/openai/v1``, and the models' upstream ids
+    are the names of deployments. ``api_version`` (such as ``2024-10-21``) asks for the API from
+    before v1, which has the deployment in its path; ``/v1`` may then be left out.
     """
 
+    api_version: str | None = None
+
+
+def plugin(preset: Preset) -> Plugin:
+    """The plugin for one kind of provider."""
+
     def build(settings: OpenAICompatibleSettings, toolbox: Toolbox) -> OpenAICompatibleAdapter:
-        """Raises ValueError, with the setting's name first, for a URL that cannot be used."""
-        url = _checked(settings.base_url or base_url)
-        upstream = Upstream(url, settings.api_key, toolbox.user_agent, settings.ca_file)
-        return OpenAICompatibleAdapter(upstream, settings.api_key, toolbox)
+        """Raises ValueError, with the setting's name first, for one that cannot be used."""
+        url = settings.base_url or preset.base_url
+        if not url:
+            raise ValueError(
+                'base_url: missing; give the URL before "/chat/completions", '
+                'such as "https://api.example.com/v1"'
+            )
+        version = settings.api_version if isinstance(settings, AzureSettings) else None
+        if version is not None:
+            url = url.rstrip("/").removesuffix("/v1")
+        headers = {**dict(preset.headers), **_checked(settings.headers)}
+        client = Client(
+            url, user_agent=toolbox.user_agent, ca_file=settings.ca_file, headers=headers
+        )
+        kind = OpenAICompatibleAdapter if preset.listing is None else DiscoveringAdapter
+        return kind(client, toolbox, preset, api_version=version)
 
     return Plugin(
-        name=name,
+        name=preset.name,
+        title=preset.title,
+        needs_key=preset.needs_key,
         contract_version=CONTRACT_VERSION,
-        settings=OpenAICompatibleSettings,
+        settings=AzureSettings if preset.name == "azure_openai" else OpenAICompatibleSettings,
         build=build,
     )
 
 
-def _checked(base_url: str | None) -> str:
-    if not base_url:
-        raise ValueError(
-            'base_url: missing; give the URL before "/chat/completions", '
-            'such as "https://api.example.com/v1"'
-        )
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"base_url: expected http:// or https:// and a host, found {base_url!r}")
-    if parts.username or parts.password:
-        raise ValueError("base_url: holds a password; give the key as api_key")
-    return base_url
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    """Names in lower case. Raises ValueError for what would not be a header of its own."""
+    checked = {}
+    for name, value in headers.items():
+        lower = name.lower()
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"headers: {name!r} is no header's name")
+        if lower in _RESERVED:
+            raise ValueError(f"headers: {name!r} is set by the appliance itself")
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"headers: the value of {name!r} has characters that no header has")
+        checked[lower] = value
+    return checked
 
 
-PLUGIN = plugin("openai_compatible")
+PLUGIN = plugin(GENERIC)
+PRESET_PLUGINS: tuple[Plugin, ...] = tuple(plugin(preset) for preset in PRESETS)

@@ -8,8 +8,8 @@ from plugins.conformance import run
 from plugins.contract import Adapter, Chunk, Completion, Started, Usage
 from plugins.openai_compatible.plugin import PLUGIN
 from tests.plugins.conftest import API_KEY, make_call, make_toolbox
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 TEXT = "alpha bravo charlie delta echo foxtrot golf hotel"
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -162,7 +162,7 @@ async def test_cookies_are_not_kept(adapter: Adapter, provider: PlayedProvider) 
 async def test_no_key_no_authorization(provider: PlayedProvider) -> None:
     adapter = PLUGIN.build(PLUGIN.settings(base_url=provider.base_url + "/"), make_toolbox())
     await adapter.start()
-    await run(adapter, make_call())
+    await run(adapter, make_call(api_key=None))
     assert "authorization" not in provider.books[-1].headers
     await adapter.close()
 

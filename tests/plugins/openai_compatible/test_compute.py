@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from plugins.conformance import run
 from plugins.contract import Adapter, AdapterError, FailureKind, InferenceCall
 from tests.plugins.conftest import make_call
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 SECOND = 10**9

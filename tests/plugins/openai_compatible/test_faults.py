@@ -11,9 +11,9 @@ from plugins.conformance import run
 from plugins.contract import Adapter, AdapterError, Chunk, FailureKind, Usage
 from plugins.openai_compatible.plugin import PLUGIN, OpenAICompatibleSettings
 from tests.plugins.conftest import API_KEY, make_call, make_toolbox
-from tests.upstream import provider as played_provider
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import SCENES, Scene
+from tests.upstreams import provider as played_provider
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import SCENES, Scene
 
 K = FailureKind
 CERTIFICATES = Path(played_provider.__file__).with_name("certificates")
@@ -157,7 +157,7 @@ async def test_infinite_stream_ends_at_the_byte_limit(
     adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 2 * 1024 * 1024
-    monkeypatch.setattr("plugins.openai_compatible.upstream.ANSWER_BYTES_MAX", limit)
+    monkeypatch.setattr("plugins.http.client.ANSWER_BYTES_MAX", limit)
     delivered: list[str] = []
     error = await failure(adapter, "forever", True, delivered)
     assert error.kind is FailureKind.PROTOCOL
@@ -169,7 +169,7 @@ async def test_infinite_stream_ends_at_the_byte_limit(
 async def test_endless_whole_answer_ends_at_the_byte_limit(
     adapter: Adapter, provider: PlayedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plugins.openai_compatible.upstream.ANSWER_BYTES_MAX", 1024 * 1024)
+    monkeypatch.setattr("plugins.http.client.ANSWER_BYTES_MAX", 1024 * 1024)
     provider.script(Scene(line_bytes=8 * 1024 * 1024))
     assert (await failure(adapter, "normal", False, [])).kind is FailureKind.PROTOCOL
 
@@ -239,3 +239,13 @@ def test_every_scene_of_the_catalog_is_met_by_a_test() -> None:
         *("usage_absurd", "usage_text", "no_done", "slow_body", "forever"),
     }
     assert set(SCENES) == answered | set(REFUSED) | set(BROKEN_STREAMS) | set(BROKEN_WHOLES)
+
+
+async def test_a_provider_that_talks_on_behind_its_end_is_left(
+    adapter: Adapter, provider: PlayedProvider
+) -> None:
+    provider.always = Scene(forever=True)
+    outcome = await run(adapter, make_call(True))
+    assert outcome.text == "alpha bravo charlie delta echo foxtrot golf hotel"
+    assert outcome.finish_reason == "stop"
+    assert outcome.usage.estimated

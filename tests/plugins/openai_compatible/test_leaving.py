@@ -10,8 +10,8 @@ import pytest
 from plugins.conformance import run
 from plugins.contract import Adapter, AdapterError, Chunk, Event
 from tests.plugins.conftest import make_call
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 CANCELS = 2_000
 
@@ -55,7 +55,7 @@ async def test_request_given_up_before_its_headers_ends_upstream_too(
     events = events_of(adapter, stream, first_event_s=0.3, idle_s=0.3)
     with pytest.raises(AdapterError):
         await anext(events)
-    # The HTTP client ends it after the next power of two seconds, see upstream.py.
+    # The HTTP client ends it after the next power of two seconds, see plugins.http.client.
     await provider.wait_until(lambda: provider.books[-1].gone, 2.0)
 
 

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from plugins.conformance import CHECKS, Check, Subject, run
 from plugins.contract import Adapter, AdapterError, Event, Started
 from plugins.openai_compatible.plugin import PLUGIN
-from tests.plugins.conftest import API_KEY, make_call, make_toolbox
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.plugins.conftest import make_call, make_toolbox
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
@@ -20,7 +20,7 @@ both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"
 @pytest.fixture
 async def named(provider: PlayedProvider) -> AsyncIterator[Adapter]:
     """The adapter of a provider that is asked for costs, by the header ``X-Request-Id``."""
-    settings = PLUGIN.settings(base_url=provider.base_url, api_key=API_KEY)
+    settings = PLUGIN.settings(base_url=provider.base_url)
     toolbox = replace(make_toolbox(), request_id_header="X-Request-Id")
     built = PLUGIN.build(settings, toolbox)
     await built.start()

@@ -13,11 +13,12 @@ from msgspec import Raw
 from plugins.chat import ChatRequest, Delta, Message, StreamOptions
 from plugins.contract import InferenceCall, Usage
 from plugins.openai_compatible import wire
+from plugins.openai_compatible.sending import encode_request
 from tests.plugins.conftest import make_call
 
 
 def sent(call: InferenceCall) -> dict[str, Any]:
-    decoded: dict[str, Any] = json.loads(wire.encode_request(call))
+    decoded: dict[str, Any] = json.loads(encode_request(call))
     return decoded
 
 
@@ -102,7 +103,8 @@ def test_null_parameters_stay_null() -> None:
         ({"completion_tokens": -1}, None),
         ({"completion_tokens": 10**12}, None),
         ({"completion_tokens": 10**30}, None),
-        ({"completion_tokens": "5"}, None),
+        ({"completion_tokens": "5"}, Usage(input_tokens=10, output_tokens=5)),
+        ({"completion_tokens": "five"}, None),
         ({"completion_tokens": 5.5}, None),
         ({"completion_tokens": None}, None),
         ({"prompt_tokens": 0, "completion_tokens": 0}, None),

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from tests.upstream.scenes import Answer, Booked, JsonObject, Scene, delta, tool_deltas
+from tests.upstreams.scenes import Answer, Booked, JsonObject, Scene, delta, tool_deltas
 
 
 async def events(answer: Answer) -> AsyncIterator[str]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.rates import Rates
-from tests.upstream.scenes import Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.rates import Rates
+from tests.upstreams.scenes import Scene
 
 
 def body(prompt: str = "one two three", **more: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ async def test_client_that_leaves_is_booked_for_what_was_written() -> None:
 
 
 def test_runs_as_a_process_with_a_control_route() -> None:
-    command = [sys.executable, "-m", "tests.upstream.provider", "--port", "0"]
+    command = [sys.executable, "-m", "tests.upstreams.provider", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

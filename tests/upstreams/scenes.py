@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.upstream.rates import Rates
+from tests.upstreams.rates import Rates
 
 WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india"]
 
@@ -30,7 +30,8 @@ class Scene:
     ``reasoning_content``). ``slice_bytes`` cuts the streamed bytes into HTTP chunks of that size.
     ``garbage_after`` is like ``close_after``, with bytes that mean nothing at the cut.
     ``hang_at`` never goes on past that point: the headers alone, or all but the end of the body.
-    ``compute_s`` is the computing time that the answer says it took, as decimal text.
+    ``compute_s`` is the computing time that the answer says it took, as decimal text. ``drip_s``
+    sends a body that is not streamed byte by byte, with that pause after each.
     """
 
     name: str = "normal"
@@ -56,6 +57,7 @@ class Scene:
     garbage_after: int | None = None
     hang_at: Literal["head", "end"] | None = None
     compute_s: str | None = None
+    drip_s: float = 0.0
     error_after: int | None = None
     forever: bool = False
     hang_after: int | None = None
@@ -101,7 +103,7 @@ _CATALOG = [
     Scene(name="reset", reset_after=400),
     Scene(name="close", close_after=400),
     Scene(name="half_line", half_line=True),
-    Scene(name="forever", forever=True),
+    Scene(name="forever", forever=True, finish=False),
     Scene(name="huge_line", line_bytes=2 * 1024 * 1024),
     Scene(name="gzip", gzip=True),
     Scene(name="garbage", body=b'{"choices": [{"index": 0, "message"'),

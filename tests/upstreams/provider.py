@@ -8,7 +8,7 @@ In a test::
         ... talk to provider.base_url ...
         assert provider.books[-1].completion_tokens == 100
 
-In another process: ``python -m tests.upstream.provider --port 9001 [--scene long]``, steered with
+In another process: ``python -m tests.upstreams.provider --port 9001 [--scene long]``, steered with
 ``POST /control`` (``{"script": ["reset"], "always": "normal"}``) and read with ``GET /control``
 (``{"books": [...], "connections_open": n}``).
 
@@ -36,8 +36,8 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any
 
-from tests.upstream.events import events, hang
-from tests.upstream.scenes import (
+from tests.upstreams.events import events, hang
+from tests.upstreams.scenes import (
     SCENES,
     Answer,
     Booked,
@@ -273,7 +273,11 @@ async def _play(writer: asyncio.StreamWriter, answer: Answer) -> bool:
     if scene.hang_after is not None or scene.hang_at == "end":
         await _send(writer, scene, body[: len(body) // 2 if scene.hang_after else -1], sent=0)
         await hang(booked)
-    if not await _send(writer, scene, body, sent=0):
+    if scene.drip_s:
+        for at in range(len(body)):
+            await _send(writer, scene, body[at : at + 1], sent=at)
+            await asyncio.sleep(scene.drip_s)
+    elif not await _send(writer, scene, body, sent=0):
         return False
     booked.finished = True
     return True
