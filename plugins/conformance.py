@@ -1,5 +1,9 @@
 """Behaviour that every adapter must show, as checks that plugin authors run too.
 
+With one command, against the provider itself::
+
+    turnpike plugins check ./acme.py --model big-1 --api-key env:ACME_KEY
+
 With pytest (and pytest-asyncio), against an adapter that has been started::
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -11,52 +15,92 @@ With pytest (and pytest-asyncio), against an adapter that has been started::
         finally:
             await adapter.close()
 
-A check raises ``NotConforming``, an AssertionError whose message names the rule. The rules are
-those at the top of ``contract.py``. Checks look for tasks that the adapter leaves behind, so a fake
-provider in the same event loop must not start long-lived tasks of its own per call.
+A check raises ``NotConforming``, an AssertionError whose message names the rule; where it does not
+apply to the subject it returns why. The rules are those at the top of ``contract.py``. These are
+the ones for chats; ``conformance_tasks.py`` has them for all other tasks. Checks look for tasks
+that the adapter leaves behind, so a fake provider in the same event loop must not start long-lived
+tasks of its own per call.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import msgspec
+
+from plugins.conformance_rules import (
+    PATIENCE_S,
+    SIDE_BY_SIDE,
+    Checked,
+    NotConforming,
+    Skipped,
+    close,
+    counted,
+    each_call_brings_its_own_key,
+    expect,
+    failures_are_adapter_errors,
+    listed_models_are_well_formed,
+    offers_are_cheap_and_steady,
+    offers_keep_what_is_configured,
+    settled,
+    survive_cancelling,
+)
 from plugins.contract import (
     Adapter,
-    AdapterError,
     Chunk,
     Completion,
     Event,
-    FailureKind,
     InferenceCall,
     Started,
     Usage,
     UsageReport,
 )
 
-SIDE_BY_SIDE = 8
-PATIENCE_S = 30.0
-
-
-class NotConforming(AssertionError):
-    """The adapter breaks a rule of the contract."""
+__all__ = [
+    "CHECKS",
+    "Check",
+    "NotConforming",
+    "Outcome",
+    "Subject",
+    "each_call_brings_its_own_key",
+    "failures_are_adapter_errors",
+    "listed_models_are_well_formed",
+    "offers_are_cheap_and_steady",
+    "offers_keep_what_is_configured",
+    "run",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is checked.
+class Subject(Checked):
+    """What is checked; see also ``Checked``.
 
-    ``adapter`` is started. ``call(stream)`` makes a fresh call that the provider answers with some
-    text, in more than one chunk when streamed. ``refused`` is a call that fails, where there is
-    one. ``repeatable`` says that two equal calls get equal answers. ``is_providers`` tells tasks
-    of a provider that is played in the same event loop from the adapter's own.
+    ``call(stream)`` makes a fresh call that the provider answers with some text, in more than one
+    chunk when streamed. ``tools(stream)`` makes one that it answers with one tool call or more,
+    where it can. ``repeatable`` says that two equal calls get equal answers.
     """
 
-    adapter: Adapter
     call: Callable[[bool], InferenceCall]
-    refused: InferenceCall | None = None
+    tools: Callable[[bool], InferenceCall] | None = None
     repeatable: bool = True
-    is_providers: Callable[[asyncio.Task[Any]], bool] = lambda _task: False
+
+    def fresh(self) -> InferenceCall:
+        """A call that is answered whole."""
+        return self.call(False)
+
+    async def attempt(self, call: InferenceCall) -> "Outcome":
+        """See ``run``."""
+        return await run(self.adapter, call, self.patience_s)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One tool call, put together."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True)
@@ -67,17 +111,12 @@ class Outcome:
     text: str
     finish_reason: str | None
     usage: Usage
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
-def expect(holds: bool, rule: str) -> None:
-    """Raise NotConforming with the rule where it does not hold."""
-    if not holds:
-        raise NotConforming(rule)
-
-
-async def run(adapter: Adapter, call: InferenceCall) -> Outcome:
+async def run(adapter: Adapter, call: InferenceCall, patience_s: float = PATIENCE_S) -> Outcome:
     """Drive one call to its end, holding the order of its events against the contract."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         events = [event async for event in adapter.infer(call)]
     expect(bool(events), "an attempt that succeeds has events")
     expect(isinstance(events[-1], UsageReport), "the last event is the UsageReport")
@@ -96,40 +135,59 @@ async def run(adapter: Adapter, call: InferenceCall) -> Outcome:
 def _add_up(events: list[Event]) -> Outcome:
     text, finish = "", None
     usage = Usage()
+    calls: dict[int, ToolCall] = {}
     for event in events:
         if isinstance(event, Completion):
             expect(bool(event.choices), "a Completion has choices")
             choice = event.choices[0]
             text, finish = choice.message.content or "", choice.finish_reason
+            calls = {n: _part(each) for n, each in enumerate(choice.message.tool_calls or [])}
         elif isinstance(event, Chunk):
             expect(bool(event.choices), "a Chunk has at least one delta")
             for part in event.choices:
                 if part.index == 0:
                     text += part.delta.content or ""
                     finish = part.finish_reason or finish
+                    _gather(calls, part.delta.tool_calls or [])
         elif isinstance(event, UsageReport):
             usage = event.usage
-    return Outcome(events, text, finish, usage)
+    return Outcome(events, text, finish, usage, tuple(calls[n] for n in sorted(calls)))
 
 
-async def offers_are_cheap_and_steady(subject: Subject) -> None:
-    """``offers`` needs no I/O and says the same twice; a model is offered once."""
-    first, second = subject.adapter.offers(), subject.adapter.offers()
-    expect(first == second, "offers says the same when nothing changed")
-    models = [offer.model for offer in first]
-    expect(len(models) == len(set(models)), "a model is offered once")
+def _gather(calls: dict[int, ToolCall], parts: list[dict[str, Any]]) -> None:
+    """Put the pieces of streamed tool calls together, by their index."""
+    for part in parts:
+        index = part.get("index")
+        if not isinstance(index, int):
+            raise NotConforming("a piece of a tool call has the index of its call")
+        piece = _part(part)
+        had = calls.get(index)
+        if had is None:
+            expect(index == len(calls), "tool calls are numbered from 0, in the order they begin")
+            calls[index] = piece
+        else:
+            joined = had.arguments + piece.arguments
+            calls[index] = ToolCall(had.id or piece.id, had.name or piece.name, joined)
+
+
+def _part(part: dict[str, Any]) -> ToolCall:
+    function = part.get("function")
+    told = function if isinstance(function, dict) else {}
+    arguments = told.get("arguments") or ""
+    expect(isinstance(arguments, str), "arguments of a tool call are text")
+    return ToolCall(str(part.get("id") or ""), str(told.get("name") or ""), arguments)
 
 
 async def whole_answer_keeps_the_order(subject: Subject) -> None:
-    """``stream=False``: the answer, then usage, and a reason why it ended."""
-    outcome = await run(subject.adapter, subject.call(False))
+    """`stream=False`: the answer, then usage, and a reason why it ended."""
+    outcome = await subject.attempt(subject.call(False))
     expect(outcome.text != "", "the answer has text")
     expect(outcome.finish_reason is not None, "the answer says why it ended")
 
 
 async def streamed_answer_keeps_the_order(subject: Subject) -> None:
-    """``stream=True``: chunks, then usage, and a reason why it ended."""
-    outcome = await run(subject.adapter, subject.call(True))
+    """`stream=True`: chunks, then usage, and a reason why it ended."""
+    outcome = await subject.attempt(subject.call(True))
     expect(outcome.text != "", "the answer has text")
     expect(outcome.finish_reason is not None, "the last chunk of a choice says why it ended")
 
@@ -137,7 +195,7 @@ async def streamed_answer_keeps_the_order(subject: Subject) -> None:
 async def usage_is_counted(subject: Subject) -> None:
     """Usage has no negative bucket, and something in it on both sides."""
     for stream in (False, True):
-        usage = (await run(subject.adapter, subject.call(stream))).usage
+        usage = (await subject.attempt(subject.call(stream))).usage
         read = (
             usage.input_tokens,
             usage.cache_read_tokens,
@@ -150,18 +208,17 @@ async def usage_is_counted(subject: Subject) -> None:
             usage.audio_output_tokens,
             usage.images,
         )
-        others = (usage.compute_ns, usage.cost_nano_usd or 0)
-        expect(min(*read, *made, *others) >= 0, "no bucket of usage is negative")
+        expect(min(counted(usage)) >= 0, "no bucket of usage is negative")
         expect(sum(read) > 0, "a prompt has tokens")
         expect(sum(made) > 0, "an answer has tokens")
 
 
-async def stream_and_whole_agree(subject: Subject) -> None:
+async def stream_and_whole_agree(subject: Subject) -> Skipped:
     """The same call gives the same text and the same usage, streamed or not."""
     if not subject.repeatable:
-        return
-    whole = await run(subject.adapter, subject.call(False))
-    streamed = await run(subject.adapter, subject.call(True))
+        return "equal calls may get different answers"
+    whole = await subject.attempt(subject.call(False))
+    streamed = await subject.attempt(subject.call(True))
     expect(whole.text == streamed.text, "streamed text is the whole text")
     expect(whole.finish_reason == streamed.finish_reason, "both end for the same reason")
     expect(
@@ -169,88 +226,95 @@ async def stream_and_whole_agree(subject: Subject) -> None:
         == (streamed.usage.input_tokens, streamed.usage.output_tokens),
         "both use the same tokens",
     )
+    return None
+
+
+async def tool_calls_are_whole(subject: Subject) -> Skipped:
+    """Tool calls have ids and names of their own and arguments in JSON, streamed or not; parallel
+    ones are told apart by their index."""
+    if subject.tools is None:
+        return "no call that is answered with tool calls is given"
+    found = []
+    for stream in (False, True):
+        outcome = await subject.attempt(subject.tools(stream))
+        expect(bool(outcome.tool_calls), "the answer has tool calls")
+        expect(outcome.finish_reason == "tool_calls", "the answer ended for its tool calls")
+        ids = [call.id for call in outcome.tool_calls]
+        expect(all(ids) and len(set(ids)) == len(ids), "each tool call has an id of its own")
+        for call in outcome.tool_calls:
+            expect(call.name != "", "a tool call has a name")
+            expect(_is_json(call.arguments), "arguments of a tool call are a JSON object")
+        found.append([(call.name, call.arguments) for call in outcome.tool_calls])
+    if subject.repeatable:
+        names = [[name for name, _ in calls] for calls in found]
+        expect(names[0] == names[1], "the same tools are called, streamed or not")
+    return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except msgspec.DecodeError:
+        return False
 
 
 async def calls_run_side_by_side(subject: Subject) -> None:
     """Several calls at once all end well, and none disturbs another's answer."""
     calls = [subject.call(bool(n % 2)) for n in range(SIDE_BY_SIDE)]
-    outcomes = await asyncio.gather(*(run(subject.adapter, call) for call in calls))
+    outcomes = await asyncio.gather(*(subject.attempt(call) for call in calls))
     if subject.repeatable:
         expect(len({outcome.text for outcome in outcomes}) == 1, "calls do not mix their answers")
 
 
+async def stopping_ends_with_usage(subject: Subject) -> Skipped:
+    """Once `call.stop` is set, an adapter whose offer has `abort_stops_billing` still reports what
+    was used."""
+    stop = asyncio.Event()
+    call = msgspec.structs.replace(subject.call(True), stop=stop)
+    offers = [each for each in subject.adapter.offers() if each.upstream_id == call.upstream_id]
+    if not any(offer.abort_stops_billing for offer in offers):
+        return "leaving an answer does not end its cost there"
+    last: Event | None = None
+    async with asyncio.timeout(subject.patience_s):
+        async for event in subject.adapter.infer(call):
+            if isinstance(event, Chunk):
+                stop.set()
+            last = event
+    expect(isinstance(last, UsageReport), "a stopped answer ends with its UsageReport")
+    return None
+
+
 async def closing_stops_the_work(subject: Subject) -> None:
-    """``aclose`` after the first event returns soon, leaves no task, and spoils nothing."""
+    """`aclose` after the first event returns soon, leaves no task, and spoils nothing."""
     before = asyncio.all_tasks()
     events = subject.adapter.infer(subject.call(True))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(subject.patience_s):
         await anext(events)
-        await _close(events)
-    await _settled(subject, before)
-    await run(subject.adapter, subject.call(False))
+        await close(events)
+    await settled(subject, before)
+    await subject.attempt(subject.call(False))
 
 
 async def cancelling_is_survived(subject: Subject) -> None:
     """Cancelling the task that iterates is passed on, leaves no task, and spoils nothing."""
-    before = asyncio.all_tasks()
-    for turns in range(12):
-        task = asyncio.ensure_future(run(subject.adapter, subject.call(True)))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        task.cancel()
-        ended = (await asyncio.gather(task, return_exceptions=True))[0]
-        expect(
-            isinstance(ended, asyncio.CancelledError | Outcome),
-            f"cancellation is passed on, found {ended!r}",
-        )
-    await _settled(subject, before)
-    await run(subject.adapter, subject.call(False))
+    await survive_cancelling(subject, lambda: subject.attempt(subject.call(True)))
 
 
-async def failures_are_adapter_errors(subject: Subject) -> None:
-    """Whatever the provider does, AdapterError is what comes out, fit to be shown and logged."""
-    if subject.refused is None:
-        return
-    try:
-        await run(subject.adapter, subject.refused)
-    except AdapterError as error:
-        expect(isinstance(error.kind, FailureKind), "a failure has a kind")
-        expect(0 < len(error.message) <= 512, "a failure has a message of at most 512 characters")
-        expect(len(error.detail) <= 512, "a failure's detail is at most 512 characters")
-        expect(error.retry_after_s is None or error.retry_after_s >= 0, "no negative waits")
-    except NotConforming:
-        raise
-    except Exception as error:
-        raise NotConforming(f"an adapter raises AdapterError only, found {error!r}") from error
-    else:
-        raise NotConforming("the refused call was answered")
-
-
-async def _close(events: AsyncIterator[Event]) -> None:
-    expect(hasattr(events, "aclose"), "infer is an async generator")
-    await cast("AsyncGenerator[Event, None]", events).aclose()
-
-
-async def _settled(subject: Subject, before: set[asyncio.Task[object]]) -> None:
-    """Tasks that began since ``before`` are gone soon: an adapter keeps none running."""
-    for _ in range(100):
-        left = {t for t in asyncio.all_tasks() - before if not subject.is_providers(t)}
-        if not left:
-            return
-        await asyncio.sleep(0.01)
-    raise NotConforming(f"tasks are still running after the call: {left!r}")
-
-
-Check = Callable[[Subject], Awaitable[None]]
+Check = Callable[[Subject], Awaitable[Skipped]]
 
 CHECKS: tuple[Check, ...] = (
     offers_are_cheap_and_steady,
+    offers_keep_what_is_configured,
     whole_answer_keeps_the_order,
     streamed_answer_keeps_the_order,
     usage_is_counted,
     stream_and_whole_agree,
-    calls_run_side_by_side,
+    tool_calls_are_whole,
+    each_call_brings_its_own_key,
+    listed_models_are_well_formed,
+    stopping_ends_with_usage,
     closing_stops_the_work,
+    calls_run_side_by_side,
     cancelling_is_survived,
     failures_are_adapter_errors,
 )

@@ -1,4 +1,5 @@
-"""Finds the plugins: the shipped ones, and installed packages that announce one.
+"""Finds the plugins: the shipped ones, installed packages that announce one, and the allowed files
+of the configured folder (see ``drop_in.py``).
 
 A package announces a plugin with an entry point in the group ``turnpike.plugins`` that names a
 ``Plugin`` object::
@@ -7,34 +8,71 @@ A package announces a plugin with an entry point in the group ``turnpike.plugins
     acme = "acme_turnpike:PLUGIN"
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Literal
 
 from plugins.builtin import BUILTIN
-from plugins.contract import CONTRACT_VERSION, Plugin
+from plugins.contract import Plugin
+from plugins.drop_in import load
+from plugins.vetting import PluginRefused, said, vet
 
 GROUP = "turnpike.plugins"
+Source = Literal["shipped", "installed", "drop-in"]
 
 
-class PluginRefused(Exception):
-    """A plugin that cannot be used. The message says which one, why, and what to do."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plugin and where it comes from; ``where`` is the entry point or the file, if it has one."""
+
+    plugin: Plugin
+    source: Source
+    where: str = ""
 
 
-def discover(installed: Iterable[EntryPoint] | None = None) -> dict[str, Plugin]:
+def discover(
+    installed: Iterable[EntryPoint] | None = None,
+    *,
+    folder: Path | None = None,
+    allow: Mapping[str, str] | None = None,
+) -> dict[str, Plugin]:
     """Every plugin by its name. Raises PluginRefused.
 
-    ``installed`` is for tests; without it the entry points of this environment are read.
+    ``installed`` is for tests; without it the entry points of this environment are read. ``allow``
+    are files of ``folder`` with the hashes of what may be run.
     """
-    found = {plugin.name: plugin for plugin in BUILTIN}
+    found = find(installed)
+    if folder is not None:
+        for file, plugin in load(folder, allow or {}).items():
+            add(found, Found(plugin, "drop-in", str(folder / file)))
+    elif allow:
+        raise PluginRefused(
+            "plugins.allow lists files, but plugins.folder is not set; set it, or take them out"
+        )
+    return {name: each.plugin for name, each in found.items()}
+
+
+def find(installed: Iterable[EntryPoint] | None = None) -> dict[str, Found]:
+    """The shipped and the installed ones, by name. Raises PluginRefused."""
+    found: dict[str, Found] = {}
+    for plugin in BUILTIN:
+        add(found, Found(plugin, "shipped"))
     for point in entry_points(group=GROUP) if installed is None else installed:
-        plugin = _load(point)
-        if plugin.name in found:
-            raise PluginRefused(
-                f"plugin {plugin.name!r} of {point.value!r}: the name is taken; "
-                "a plugin must have a name of its own"
-            )
-        found[plugin.name] = plugin
+        add(found, Found(_load(point), "installed", point.value))
     return found
+
+
+def add(found: dict[str, Found], one: Found) -> None:
+    """Put one more into ``found``. Raises PluginRefused if its name is taken."""
+    name = one.plugin.name
+    if name in found:
+        raise PluginRefused(
+            f"plugin {name!r} of {one.where!r}: the name is taken; "
+            "a plugin must have a name of its own"
+        )
+    found[name] = one
 
 
 def _load(point: EntryPoint) -> Plugin:
@@ -43,19 +81,6 @@ def _load(point: EntryPoint) -> Plugin:
         plugin = point.load()
     except Exception as error:  # a foreign module may raise anything
         raise PluginRefused(
-            f"{where}: cannot be imported: {type(error).__name__}: {error}; "
-            "uninstall or update its package"
+            f"{where}: cannot be imported: {said(error)}; uninstall or update its package"
         ) from error
-    # A plugin built against another contract may not even be an instance of this one's ``Plugin``,
-    # so its version is read before anything else of it.
-    version = getattr(plugin, "contract_version", None)
-    if version is not None and version != CONTRACT_VERSION:
-        raise PluginRefused(
-            f"{where}: written for contract version {version}, this Turnpike has version "
-            f"{CONTRACT_VERSION}; install a release of it for this version"
-        )
-    if not isinstance(plugin, Plugin):
-        raise PluginRefused(
-            f"{where}: expected a plugins.contract.Plugin, found {type(plugin).__name__}"
-        )
-    return plugin
+    return vet(plugin, where, "install a release of it for this version")

@@ -10,8 +10,9 @@ import pytest
 
 from plugins.chat import ChatRequest, Message
 from plugins.contract import Adapter, InferenceCall, ModelEntry, Price, Toolbox
+from plugins.http.fetch import Fetcher
 from plugins.openai_compatible.plugin import PLUGIN
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.provider import PlayedProvider
 
 API_KEY = "key-of-the-appliance"
 _numbers = itertools.count()
@@ -29,6 +30,7 @@ def make_toolbox(provider_id: str = "played") -> Toolbox:
         log=logging.getLogger("tests.plugins"),
         monotonic_ns=time.monotonic_ns,
         user_agent="Turnpike/test",
+        fetch=Fetcher((), "Turnpike/test"),
     )
 
 
@@ -36,6 +38,7 @@ def make_call(
     stream: bool = False,
     *,
     prompt: str = "one two three four",
+    api_key: str | None = API_KEY,
     first_event_s: float = 10.0,
     idle_s: float = 10.0,
     deadline_s: float = 20.0,
@@ -50,6 +53,7 @@ def make_call(
         upstream_id="m",
         request=ChatRequest(model="acme/tiny", messages=messages, stream=stream, **params),
         stream=stream,
+        api_key=api_key,
         first_event_s=first_event_s,
         idle_s=idle_s,
         deadline_s=deadline_s,
@@ -65,7 +69,7 @@ async def provider() -> AsyncIterator[PlayedProvider]:
 @pytest.fixture
 async def adapter(provider: PlayedProvider) -> AsyncIterator[Adapter]:
     """The OpenAI-compatible adapter, started, in front of ``provider``."""
-    settings = PLUGIN.settings(base_url=provider.base_url, api_key=API_KEY)
+    settings = PLUGIN.settings(base_url=provider.base_url)
     built = PLUGIN.build(settings, make_toolbox())
     await built.start()
     yield built

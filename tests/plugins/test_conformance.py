@@ -1,44 +1,34 @@
-"""Every shipped adapter keeps the contract, and the kit notices adapters that do not."""
+"""The adapters keep the contract; those with a folder of their own are checked there."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from plugins.chat import AssistantMessage, Choice
-from plugins.conformance import (
-    CHECKS,
-    Check,
-    NotConforming,
-    Subject,
-    closing_stops_the_work,
-    failures_are_adapter_errors,
-    whole_answer_keeps_the_order,
-)
-from plugins.contract import (
-    Adapter,
-    Completion,
-    Event,
-    InferenceCall,
-    Offer,
-    Started,
-    Usage,
-    UsageReport,
-)
+from plugins.conformance import CHECKS, Check, Subject
+from plugins.contract import Adapter
 from plugins.echo.plugin import PLUGIN as ECHO
 from tests.plugins.conftest import make_call, make_toolbox
+from tests.upstreams.provider import PlayedProvider
 
 each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 
 
 @each_check
-async def test_openai_compatible_conforms(check: Check, adapter: Adapter) -> None:
-    refused = make_call(prompt="play:unavailable")
+async def test_openai_compatible_conforms(
+    check: Check, adapter: Adapter, provider: PlayedProvider
+) -> None:
     subject = Subject(
-        adapter=adapter, call=make_call, refused=refused, is_providers=_is_played_provider
+        adapter=adapter,
+        call=make_call,
+        tools=lambda stream: make_call(stream, prompt="play:tools"),
+        refused=make_call(prompt="play:unauthorised", api_key="sk-secret-1"),
+        models=make_toolbox().models,
+        keys_seen=lambda: [str(booked.headers) for booked in provider.books],
+        is_providers=_is_played_provider,
     )
-    await check(subject)
+    left_out = await check(subject)
+    assert (left_out is None) == (check.__name__ != "stopping_ends_with_usage")
 
 
 def _is_played_provider(task: asyncio.Task[Any]) -> bool:
@@ -49,69 +39,5 @@ def _is_played_provider(task: asyncio.Task[Any]) -> bool:
 async def test_echo_conforms(check: Check) -> None:
     echo = ECHO.build(ECHO.settings(), make_toolbox("echo"))
     await echo.start()
-    await check(Subject(adapter=echo, call=make_call))
+    await check(Subject(adapter=echo, call=make_call, models=make_toolbox().models))
     await echo.close()
-
-
-class Wrong:
-    """An adapter whose ``infer`` a test supplies."""
-
-    def __init__(self, infer: Callable[[InferenceCall], AsyncGenerator[Event, None]]) -> None:
-        self._infer = infer
-
-    def offers(self) -> list[Offer]:
-        return []
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def infer(self, call: InferenceCall) -> AsyncIterator[Event]:
-        return self._infer(call)
-
-
-def _answer() -> Completion:
-    message = AssistantMessage(role="assistant", content="text")
-    return Completion([Choice(index=0, message=message, finish_reason="stop")])
-
-
-async def test_kit_notices_missing_usage() -> None:
-    async def infer(_: InferenceCall) -> AsyncGenerator[Event, None]:
-        yield _answer()
-
-    with pytest.raises(NotConforming, match="UsageReport"):
-        await whole_answer_keeps_the_order(Subject(adapter=Wrong(infer), call=make_call))
-
-
-async def test_kit_notices_late_started() -> None:
-    async def infer(_: InferenceCall) -> AsyncGenerator[Event, None]:
-        yield _answer()
-        yield Started()
-        yield UsageReport(Usage(input_tokens=1, output_tokens=1))
-
-    with pytest.raises(NotConforming, match="Started comes first"):
-        await whole_answer_keeps_the_order(Subject(adapter=Wrong(infer), call=make_call))
-
-
-async def test_kit_notices_a_task_left_running() -> None:
-    left: list[asyncio.Task[None]] = []
-
-    async def infer(_: InferenceCall) -> AsyncGenerator[Event, None]:
-        left.append(asyncio.create_task(asyncio.sleep(60)))
-        yield _answer()
-        yield UsageReport(Usage(input_tokens=1, output_tokens=1))
-
-    with pytest.raises(NotConforming, match="still running"):
-        await closing_stops_the_work(Subject(adapter=Wrong(infer), call=make_call))
-    for task in left:
-        task.cancel()
-
-
-async def test_kit_notices_foreign_exceptions() -> None:
-    async def infer(_: InferenceCall) -> AsyncGenerator[Event, None]:
-        yield Started()
-        raise KeyError("choices")
-
-    subject = Subject(adapter=Wrong(infer), call=make_call, refused=make_call())
-    with pytest.raises(NotConforming, match="AdapterError only"):
-        await failures_are_adapter_errors(subject)
