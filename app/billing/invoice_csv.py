@@ -24,10 +24,14 @@ _COLUMNS = (
     "audio_input_tokens",
     "audio_output_tokens",
     "images",
+    "characters",
+    "audio_seconds",
+    "video_seconds",
     "compute_seconds",
     "amount_usd",
 )
 _BUCKETS = len(_COLUMNS) - 8
+NS_PER_MS = 1_000_000
 # What a spreadsheet takes for the beginning of a formula, also in its full-width forms and behind
 # what it does not show.
 _FORMULA = re.compile("[\\s\x00-\x1f\u200b\ufeff]*[-=+@\uff1d\uff0b\uff0d\uff20]|[\x00\t\r\n]")
@@ -104,6 +108,9 @@ def _buckets(line: UsageLine) -> tuple[str | int, ...]:
         line.audio_input_tokens,
         line.audio_output_tokens,
         line.images,
+        line.characters,
+        seconds(line.audio_ms * NS_PER_MS),
+        seconds(line.video_ms * NS_PER_MS),
         seconds(line.compute_ns),
     )
 

@@ -30,8 +30,9 @@ class InvoicePayer(msgspec.Struct, frozen=True, kw_only=True):
 class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
     """The calls of one model at one provider, and what they cost.
 
-    The buckets are disjoint. ``byok_calls`` are those of ``calls`` that cost nothing because they
-    went out with the caller's own key of the provider. ``provider`` is '' where none was reached.
+    The buckets are disjoint; those with a default are missing in documents that are older than
+    they. ``byok_calls`` are those of ``calls`` that cost nothing because they went out with the
+    caller's own key of the provider. ``provider`` is '' where none was reached.
     """
 
     provider: str
@@ -46,6 +47,9 @@ class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
     audio_input_tokens: int
     audio_output_tokens: int
     images: int
+    characters: int = 0
+    audio_ms: int = 0
+    video_ms: int = 0
     compute_ns: int
     cost_nano_usd: int
 

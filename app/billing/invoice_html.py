@@ -10,8 +10,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from app.billing.amounts import decimal_usd
-from app.billing.invoice_csv import seconds
-from app.billing.invoice_document import Invoice
+from app.billing.invoice_csv import NS_PER_MS, seconds
+from app.billing.invoice_document import Invoice, UsageLine
 
 
 def to_html(invoice: Invoice) -> bytes:
@@ -49,8 +49,22 @@ def _template() -> Template:
     environment.filters["usd"] = _usd
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["seconds"] = seconds
+    environment.filters["others"] = _others
     environment.filters["date"] = _date
     return environment.from_string(_file("invoice.html"))
+
+
+def _others(line: UsageLine) -> str:
+    """What a line has beside text and compute, in words; '' where it has none."""
+    counts = (
+        ("audio tokens in", f"{line.audio_input_tokens:,}", line.audio_input_tokens),
+        ("audio tokens out", f"{line.audio_output_tokens:,}", line.audio_output_tokens),
+        ("images", f"{line.images:,}", line.images),
+        ("characters", f"{line.characters:,}", line.characters),
+        ("audio seconds", seconds(line.audio_ms * NS_PER_MS), line.audio_ms),
+        ("video seconds", seconds(line.video_ms * NS_PER_MS), line.video_ms),
+    )
+    return ", ".join(f"{name} {shown}" for name, shown, count in counts if count)
 
 
 def _usd(nano_usd: int) -> str:

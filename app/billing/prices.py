@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from app.billing.rating import is_missing
-from app.config import Config, DatedPrice, Hardware, ProviderModel, TokenPrice, nano_usd
+from app.config import Config, Hardware, nano_usd
+from app.config_providers import DatedPrice, ProviderModel, TokenPrice
 from app.config_rules import moment_ms
 from app.errors import ConfigError
 from plugins.contract import Offer, Price
@@ -97,6 +98,9 @@ def token_price(price: TokenPrice | DatedPrice) -> Price:
         audio_input=_optional(price.audio_input),
         audio_output=_optional(price.audio_output),
         image=nano_usd(price.image or "0") * _IMAGES,
+        character=nano_usd(price.characters or "0"),
+        audio_second=nano_usd(price.audio_second or "0"),
+        video_second=nano_usd(price.video_second or "0"),
         per_request=nano_usd(price.per_request or "0"),
     )
 

@@ -1,6 +1,7 @@
 """``turnpike usage``, and ``turnpike usage rows``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import rich_click as click
 
@@ -114,8 +115,36 @@ def _given(**values: str | None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _seconds(ms: int) -> str:
+    return f"{ms // 1000}.{ms % 1000:03d}"
+
+
+class _Other(NamedTuple):
+    """A column that is shown where anybody has something in it."""
+
+    title: str
+    of: Callable[[UsageSummary], int]
+    in_ms: bool = False
+
+    def shown(self, line: UsageSummary) -> str:
+        return _seconds(self.of(line)) if self.in_ms else str(self.of(line))
+
+
+_OTHERS = (
+    _Other("Images", lambda line: line.images),
+    _Other("Characters", lambda line: line.characters),
+    _Other("Audio s", lambda line: line.audio_ms, in_ms=True),
+    _Other("Video s", lambda line: line.video_ms, in_ms=True),
+)
+
+
 def _show_sums(by: tuple[str, ...], lines: list[UsageSummary]) -> None:
-    numbers = ("Calls", "Input tokens", "Output tokens", "Compute s", "Cost")
+    others = [each for each in _OTHERS if any(each.of(line) for line in lines)]
+    numbers = (
+        *("Calls", "Input tokens", "Output tokens"),
+        *(each.title for each in others),
+        *("Compute s", "Cost"),
+    )
     show_table(
         [
             *(Column(grouping.capitalize()) for grouping in by),
@@ -127,7 +156,8 @@ def _show_sums(by: tuple[str, ...], lines: list[UsageSummary]) -> None:
                 str(line.calls),
                 str(line.input_tokens),
                 str(line.output_tokens),
-                f"{line.compute_ns // 10**9}.{line.compute_ns // 10**6 % 1000:03d}",
+                *(each.shown(line) for each in others),
+                _seconds(line.compute_ns // 10**6),
                 usd(line.cost_nano_usd),
             ]
             for line in lines

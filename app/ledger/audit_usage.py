@@ -13,6 +13,7 @@ _EXACT_MAX = 1 << 53
 _FINE = "s.coarse_id <> 0 AND s.coarse_id <> s.id"
 _KEPT = "NOT IN (SELECT day FROM usage_segments)"
 _COLUMNS = ", ".join(SUMMED)
+_COUNTED = ", ".join(SUMMED[1:])
 _PLUS = ", ".join(f"t.{name}" for name in SUMMED)
 _MINUS = ", ".join(f"-t.{name}" for name in SUMMED)
 _GAIN = ", ".join(f"t.{name} - lag(t.{name}, 1, 0) OVER past" for name in SUMMED)
@@ -64,9 +65,7 @@ USAGE = (
     ),
     _same_sums(
         "series and day {0}: the usage rows and their sum are {1} and {2} apart",
-        "SELECT series_id, at_ms / 86400000, 1, input_tokens, cache_read_tokens,"
-        " cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens,"
-        " audio_output_tokens, images, compute_ns, cost_nano_usd FROM usage"
+        f"SELECT series_id, at_ms / 86400000, 1, {_COUNTED} FROM usage"
         f" WHERE at_ms / 86400000 {_KEPT}",
         f"SELECT t.series_id, t.day, {_MINUS} FROM usage_days t JOIN series s ON s.id = t.series_id"
         f" WHERE {_FINE} AND t.day {_KEPT}",

@@ -29,6 +29,9 @@ SUMMED = (
     "images",
     "compute_ns",
     "cost_nano_usd",
+    "characters",
+    "audio_ms",
+    "video_ms",
 )
 """What is added up, in the order of the columns of every table of sums."""
 
@@ -91,7 +94,7 @@ class UsageRows:
             "at_ms, call_id, series_id, streamed, attempts, input_tokens, cache_read_tokens,"
             " cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens,"
             " audio_output_tokens, images, compute_ns, estimated, latency_ms, first_token_ms,"
-            " cost_nano_usd, provider_cost_nano_usd, paid_from",
+            " cost_nano_usd, provider_cost_nano_usd, paid_from, characters, audio_ms, video_ms",
         )
         self._hours = RowBuffer("usage_hours", f"hour, series_id, {_COLUMNS}", _ADD)
         self._days = RowBuffer("usage_days", f"series_id, day, {_COLUMNS}", _ADD)
@@ -144,6 +147,9 @@ class UsageRows:
             cost_nano_usd,
             u.provider_cost_nano_usd,
             paid_from,
+            u.characters,
+            u.audio_ms,
+            u.video_ms,
         )
         at = (series, u.at_ms // HOUR_MS)
         sums = self._sums.get(at)
@@ -160,6 +166,9 @@ class UsageRows:
         sums[8] += u.images
         sums[9] += u.compute_ns
         sums[10] += cost_nano_usd
+        sums[11] += u.characters
+        sums[12] += u.audio_ms
+        sums[13] += u.video_ms
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write the rows, and raise their sums."""

@@ -31,8 +31,8 @@ LEFT JOIN orgs o ON o.id = s.payer_id LEFT JOIN users p ON p.id = s.payer_id
 LEFT JOIN resource_groups g ON g.id = s.group_id
 """
 _PENDING = """
-SELECT p.usage, h.amount_nano_usd, h.admitted_at_ms, p.call_id, h.payer_id, h.group_id, h.byok,
-       u.name, k.name, coalesce(o.name, pu.name), g.name
+SELECT json_extract(CAST(p.usage AS TEXT), '$.usage'), h.amount_nano_usd, h.admitted_at_ms,
+       p.call_id, h.payer_id, h.group_id, h.byok, u.name, k.name, coalesce(o.name, pu.name), g.name
 FROM pending_costs p JOIN holds h ON h.call_id = p.call_id
 LEFT JOIN users u ON u.id = h.user_id LEFT JOIN api_keys k ON k.id = h.key_id
 LEFT JOIN orgs o ON o.id = h.payer_id LEFT JOIN users pu ON pu.id = h.payer_id
@@ -42,7 +42,7 @@ WHERE h.admitted_at_ms >= ? AND (h.admitted_at_ms, p.call_id) < (?, ?)
 _PENDING_ORDER = " ORDER BY h.admitted_at_ms DESC, p.call_id DESC LIMIT ?"
 _PENDING_COLUMNS = {
     "provider": "p.provider",
-    "outcome": "json_extract(CAST(p.usage AS TEXT), '$.outcome')",
+    "outcome": "json_extract(CAST(p.usage AS TEXT), '$.usage.outcome')",
 }
 _PARTY_COLUMNS = frozenset({"user_id", "key_id", "payer_id", "group_id"})
 
@@ -81,6 +81,9 @@ class UsageCall(msgspec.Struct, frozen=True, kw_only=True):
     audio_input_tokens: int
     audio_output_tokens: int
     images: int
+    characters: int
+    audio_ms: int
+    video_ms: int
     compute_ns: int
     estimated: bool
     latency_ms: int
@@ -232,6 +235,9 @@ def _call(row: Row, names: Row) -> UsageCall:
         audio_input_tokens=row[10],
         audio_output_tokens=row[11],
         images=row[12],
+        characters=row[20],
+        audio_ms=row[21],
+        video_ms=row[22],
         compute_ns=row[13],
         estimated=bool(row[14]),
         latency_ms=row[15],

@@ -1,5 +1,6 @@
 """Counts since the process started, for ``/metrics``. Plain integers: they are on the hot path."""
 
+from bisect import bisect_left
 from collections import Counter
 
 from app.ledger.entries import UsageRow
@@ -22,12 +23,7 @@ class Histogram:
     def add(self, ms: int) -> None:
         """Count one observation in milliseconds."""
         self.total_ms += ms
-        at = 0
-        for bound in LATENCY_BUCKETS_MS:
-            if ms <= bound:
-                break
-            at += 1
-        self.counts[at] += 1
+        self.counts[bisect_left(LATENCY_BUCKETS_MS, ms)] += 1
 
 
 class Tally:

@@ -51,6 +51,9 @@ class UsageSummary(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_tokens: int
     audio_output_tokens: int
     images: int
+    characters: int
+    audio_ms: int
+    video_ms: int
     compute_ns: int
     cost_nano_usd: int
 
@@ -215,6 +218,9 @@ def _summary(by: Sequence[Grouping], row: Row) -> UsageSummary:
         reasoning_tokens=sums["reasoning_tokens"],
         audio_output_tokens=sums["audio_output_tokens"],
         images=sums["images"],
+        characters=sums["characters"],
+        audio_ms=sums["audio_ms"],
+        video_ms=sums["video_ms"],
         compute_ns=sums["compute_ns"],
         cost_nano_usd=sums["cost_nano_usd"],
     )

@@ -17,7 +17,7 @@ USAGE_COLUMNS = (
     "at_ms, call_id, series_id, streamed, attempts, input_tokens, cache_read_tokens,"
     " cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens,"
     " audio_output_tokens, images, compute_ns, estimated, latency_ms, first_token_ms,"
-    " cost_nano_usd, provider_cost_nano_usd, paid_from"
+    " cost_nano_usd, provider_cost_nano_usd, paid_from, characters, audio_ms, video_ms"
 )
 SERIES_COLUMNS = (
     "id, coarse_id, user_id, key_id, payer_id, group_id, model, provider, outcome, byok"
@@ -34,6 +34,7 @@ def ask(path: Path, sql: str, params: Params) -> list[Row] | None:
         return None
     try:
         with closing(_opened(path)) as connection:
+            _complete(connection)
             return connection.execute(sql, params).fetchall()
     except sqlite3.OperationalError:
         if path.exists():
@@ -85,6 +86,18 @@ def finish(part: Path, path: Path, rows: int) -> tuple[int, int, str]:
 def _opened(path: Path) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     return sqlite3.connect(uri, uri=True, isolation_level=None)
+
+
+def _complete(connection: sqlite3.Connection) -> None:
+    """Let a file of an earlier program be asked like one of this: what it did not measure is 0."""
+    has = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('usage')")}
+    lacking = [name for name in USAGE_COLUMNS.split(", ") if name not in has]
+    if lacking:
+        zeros = ", ".join(f"0 AS {name}" for name in lacking)
+        # Of connection and file the connection's own names come first.
+        connection.execute(
+            f"CREATE TEMP VIEW usage AS SELECT *, {zeros} FROM main.usage"  # noqa: S608
+        )
 
 
 def sync_folder(folder: Path) -> None:

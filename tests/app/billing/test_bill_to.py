@@ -23,8 +23,10 @@ async def hold(
         user_id=key.user_id,
         key_id=key.id,
         bill_to=bill_to,
-        model="acme/tiny",
-        providers=("mock", "spare"),
+        offers=(
+            ("mock", "acme/tiny"),
+            ("spare", "acme/tiny"),
+        ),
         amount_nano_usd=amount,
         floor_nano_usd=amount,
         admitted_at_ms=now_ms,
@@ -139,11 +141,14 @@ async def test_what_is_switched_off_is_refused_with_the_reason(acme: World) -> N
     org_id = await acme_id(acme)
     by = acme.key_of["ann"].user_id
     await acme.switches.off(org_id, "provider", "mock", "no contract yet", by)
-    assert (await hold(acme, "bob", "acme")).providers == ("spare",)
+    assert (await hold(acme, "bob", "acme")).offers == (("spare", "acme/tiny"),)
     await acme.switches.off(org_id, "provider", "spare", "too far away", by)
     with pytest.raises(PermissionDenied, match="no contract yet"):
         await hold(acme, "bob", "acme")
-    assert (await hold(acme, "bob", "bob")).providers == ("mock", "spare")
+    assert (await hold(acme, "bob", "bob")).offers == (
+        ("mock", "acme/tiny"),
+        ("spare", "acme/tiny"),
+    )
     await acme.switches.on(org_id, "provider", "mock")
     await acme.switches.off(org_id, "model", "acme/tiny", "use the large one", by)
     with pytest.raises(PermissionDenied, match="use the large one"):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.billing.invoice_document import Invoice, decode
+from app.billing.invoice_facts import MEASURED
 from app.clock import month_ms, period_of
 from app.ledger.accounts import GrantKind
 from app.ledger.entries import Adjustment, EndpointMinute, NewGrant
@@ -38,6 +39,10 @@ ACTION = st.one_of(
                 "provider": st.sampled_from(["mock", "other", ""]),
                 "model": st.sampled_from(["acme/tiny", "acme/big"]),
                 "input_tokens": st.integers(0, 10_000),
+                "images": st.integers(0, 10),
+                "characters": st.integers(0, 10**6),
+                "audio_ms": st.integers(0, 10**8),
+                "video_ms": st.integers(0, 10**5),
                 "compute_ns": st.integers(0, 10**10),
             }
         ),
@@ -60,6 +65,7 @@ class Story:
         self.bills = bills
         self.charged: Counter[tuple[str, str, str, str]] = Counter()
         self.calls: Counter[tuple[str, str, str, str]] = Counter()
+        self.measured: Counter[tuple[tuple[str, str, str, str], str]] = Counter()
         self.open: list[tuple[str, str, int]] = []
         self.serial = 0
 
@@ -122,6 +128,9 @@ class Story:
         key = (payer, period, found["provider"], found["model"])
         self.charged[key] += charged
         self.calls[key] += 1
+        for name in MEASURED:
+            default = {"input_tokens": 10, "output_tokens": 20}.get(name, 0)  # as in books.used
+            self.measured[key, name] += fields.get(name, default)
 
     async def end(self) -> None:
         """Settle what is open, and come to the month after."""
@@ -162,6 +171,9 @@ async def agree(bills: Bills, story: Story, invoice: Invoice) -> None:
     mine = {key: cost for key, cost in story.charged.items() if key[:2] == (payer, period)}
     assert lines == mine
     assert [line.calls for line in invoice.usage] == [story.calls[key] for key in lines]
+    for key, line in zip(lines, invoice.usage, strict=True):
+        for name in MEASURED:
+            assert getattr(line, name) == story.measured[key, name]
     assert sum(lines.values()) == await bills.journal(payer, period, "charge", "overage")
     ((due,),) = await bills.books.rows(
         "SELECT coalesce(sum(amount_nano_usd), 0) FROM dues WHERE payer_id = ? AND period = ?",

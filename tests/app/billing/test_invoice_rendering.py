@@ -55,6 +55,9 @@ def invoice(name: str = "Acme", **fields: Any) -> Invoice:
                 audio_input_tokens=60,
                 audio_output_tokens=70,
                 images=80,
+                characters=9_000,
+                audio_ms=61_500,
+                video_ms=8_000,
                 compute_ns=1_500_000_000,
                 cost_nano_usd=7_000_000_001,
             ),
@@ -113,6 +116,10 @@ def test_the_page_shows_the_amounts_exactly() -> None:
     page = Page(to_html(invoice()))
     for shown in ("$7.000000001", "$6.999999986", "-$0.00000009", "1,234", "1.5", "2026-05-01"):
         assert shown in page.text
+    assert (
+        "audio tokens in 60, audio tokens out 70, images 80, characters 9,000, audio seconds 61.5,"
+        " video seconds 8"
+    ) in page.text
     assert "Total due" in page.text
     assert "Not final" not in page.text
 
@@ -163,6 +170,8 @@ def test_the_table_adds_up() -> None:
     (usage,) = [row for row in rows if row["section"] == "usage"]
     assert (usage["item"], usage["detail"], usage["quantity"]) == ("Acme", "Acme", "1234")
     assert (usage["cache_write_tokens"], usage["compute_seconds"]) == ("30", "1.5")
+    assert (usage["images"], usage["characters"]) == ("80", "9000")
+    assert (usage["audio_seconds"], usage["video_seconds"]) == ("61.5", "8")
     summands = {"usage", "fee", "endpoint", "adjustment_due", "credit_used"}
     total = sum(Decimal(row["amount_usd"]) for row in rows if row["section"] in summands)
     (due,) = [row["amount_usd"] for row in rows if row["section"] == "total_due"]
@@ -205,6 +214,29 @@ def test_other_names_stay_as_they_are(name: str) -> None:
 )
 def test_seconds_are_exact(ns: int, text: str) -> None:
     assert seconds(ns) == text
+
+
+def test_a_document_of_before_the_quantities_is_read_and_shown_without_them() -> None:
+    names = ("characters", "audio_ms", "video_ms")
+    text = msgspec.json.decode(msgspec.json.encode(invoice()))
+    for line in text["usage"]:
+        for name in names:
+            del line[name]
+    found = decode(msgspec.json.encode(text))
+    assert [getattr(found.usage[0], name) for name in names] == [0, 0, 0]
+    page = Page(to_html(found))
+    assert "audio tokens in 60, audio tokens out 70, images 80" in page.text
+    assert "characters" not in page.text
+    assert table(found)[0]["audio_seconds"] == "0"
+
+
+def test_a_line_of_text_has_no_other_quantities() -> None:
+    (line,) = invoice().usage
+    plain = dict.fromkeys(("audio_input_tokens", "audio_output_tokens", "images"), 0)
+    plain |= dict.fromkeys(("characters", "audio_ms", "video_ms"), 0)
+    page = Page(to_html(invoice(usage=(msgspec.structs.replace(line, **plain),))))
+    assert "audio" not in page.text
+    assert "images" not in page.text
 
 
 def test_a_document_survives_its_encoding() -> None:

@@ -14,7 +14,8 @@ from app.billing.prices import (
     price_from_config,
     token_price,
 )
-from app.config import Config, ProviderModel, parse
+from app.config import Config, parse
+from app.config_providers import ProviderModel
 from app.errors import ConfigError
 from plugins.contract import Offer, Price
 
@@ -45,8 +46,11 @@ per_request = "0.000000001" }
         + "free = true\n"
         + MODEL.replace("tiny", "seconds")
         + 'price_per_second = "0.00012"\n'
+        + MODEL.replace("tiny", "media")
+        + 'tasks = ["text-to-speech", "text-to-video"]\n'
+        + 'price = { characters = "15", audio_second = "0.0001", video_second = "0.10" }\n'
     )
-    priced, free, seconds = config.providers[0].models
+    priced, free, seconds, media = config.providers[0].models
     assert price_from_config(priced) == Price(
         input=200_000_000,
         output=1,
@@ -56,6 +60,9 @@ per_request = "0.000000001" }
         audio_output=6_500_000_000,
         image=40_000_000 * 10**6,
         per_request=1,
+    )
+    assert price_from_config(media) == Price(
+        character=15 * 10**9, audio_second=100_000, video_second=10**8
     )
     assert price_from_config(free) == Price(free=True)
     assert price_from_config(seconds) == Price(compute_per_second=120_000)

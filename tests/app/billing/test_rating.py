@@ -11,13 +11,16 @@ from app.billing.rating import (
     affordable_compute_ns,
     affordable_output_tokens,
     ceiling,
+    ceiling_of,
     is_anything,
     is_missing,
     rate,
 )
 from plugins.contract import Price, Usage
 
-QUANTITIES = Usage.__struct_fields__[:9]
+QUANTITIES = [
+    name for name in Usage.__struct_fields__ if name not in ("cost_nano_usd", "estimated")
+]
 FIGURES = [name for name in Price.__struct_fields__ if name not in ("as_billed", "free")]
 tokens = st.integers(0, 10**9)
 rates = st.integers(0, 10**12)
@@ -32,6 +35,9 @@ prices = st.builds(
     audio_input=optional,
     audio_output=optional,
     image=st.integers(0, 10**16),
+    character=rates,
+    audio_second=rates,
+    video_second=rates,
     per_request=rates,
     compute_per_second=rates,
 )
@@ -45,6 +51,9 @@ usages = st.builds(
     audio_input_tokens=tokens,
     audio_output_tokens=tokens,
     images=st.integers(0, 1000),
+    characters=st.integers(0, 10**7),
+    audio_ms=st.integers(0, 10**9),
+    video_ms=st.integers(0, 10**9),
     compute_ns=st.integers(0, 10**15),
 )
 
@@ -55,6 +64,9 @@ def exact(usage: Usage, price: Price) -> Fraction:
     total = Fraction(usage.input_tokens * price.input, million)
     total += Fraction(usage.output_tokens * price.output, million)
     total += Fraction(usage.images * price.image, million)
+    total += Fraction(usage.characters * price.character, million)
+    total += Fraction(usage.audio_ms * price.audio_second, 1000)
+    total += Fraction(usage.video_ms * price.video_second, 1000)
     if usage != Usage():
         total += price.per_request
     for count, own, fallback in (
@@ -87,12 +99,38 @@ def test_the_providers_own_bill_wins_where_the_price_says_so(
     assert rate(replace(usage, cost_nano_usd=cost), Price(free=True)) == 0
 
 
+def all_read(usage: Usage) -> int:
+    tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    return tokens + usage.audio_input_tokens
+
+
+def all_made(usage: Usage) -> int:
+    return usage.output_tokens + usage.reasoning_tokens + usage.audio_output_tokens
+
+
 @given(usages, prices)
-def test_no_call_within_the_bounds_costs_more_than_the_ceiling(usage: Usage, price: Price) -> None:
-    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    read += usage.audio_input_tokens
-    made = usage.output_tokens + usage.reasoning_tokens + usage.audio_output_tokens
-    assert rate(usage, price) <= ceiling(price, read, made, usage.compute_ns, usage.images)
+def test_no_chat_within_the_bounds_costs_more_than_the_ceiling(usage: Usage, price: Price) -> None:
+    chat = replace(usage, images=0, characters=0, audio_ms=0, video_ms=0)
+    bound = ceiling(price, all_read(chat), all_made(chat), chat.compute_ns)
+    assert rate(chat, price) <= bound
+    assert bound == ceiling_of(chat, price)
+
+
+@given(usages, prices, st.data())
+def test_no_call_that_uses_less_costs_more_than_the_ceiling(
+    most: Usage, price: Price, data: st.DataObject
+) -> None:
+    rest = {
+        name: data.draw(st.integers(0, getattr(most, name)))
+        for name in ("images", "characters", "audio_ms", "video_ms", "compute_ns")
+    }
+    used = data.draw(usages)
+    read, made = all_read(used), all_made(used)
+    # The tokens that the call may use, in whatever buckets.
+    most = replace(most, input_tokens=read, cache_read_tokens=0, cache_write_tokens=0)
+    most = replace(most, audio_input_tokens=0, output_tokens=made, reasoning_tokens=0)
+    most = replace(most, audio_output_tokens=0)
+    assert rate(replace(used, **rest), price) <= ceiling_of(most, price)
 
 
 @given(usages, prices, st.sampled_from(QUANTITIES))
@@ -138,6 +176,15 @@ def test_worked_examples() -> None:
     pictures = Price(image=40_000_000 * 10**6, per_request=1_000_000)
     assert rate(Usage(images=1), pictures) == 41_000_000
     assert rate(Usage(images=3), pictures) == 121_000_000
+    # 4,096 characters at $15 a million, 61.5 s of sound at $0.0001, 8 s of video at $0.10.
+    assert rate(Usage(characters=4096), Price(character=15 * 10**9)) == 61_440_000
+    assert rate(Usage(audio_ms=61_500), Price(audio_second=100_000)) == 6_150_000
+    assert rate(Usage(video_ms=8_000), Price(video_second=10**8)) == 800_000_000
+    assert rate(Usage(audio_ms=1), Price(audio_second=1)) == 1
+    # One ceil for all of it: 0.3 + 0.3 + 0.4 nano-USD are one.
+    parts = Price(character=300_000, audio_second=300, video_second=400)
+    assert rate(Usage(characters=1, audio_ms=1, video_ms=1), parts) == 1
+    assert rate(Usage(characters=1, audio_ms=2, video_ms=1), parts) == 2
     # Sound at a price of its own, and at that of text where it has none.
     sound = Price(input=1_000_000, output=2_000_000, audio_output=5_000_000)
     assert rate(Usage(audio_input_tokens=7, audio_output_tokens=3), sound) == 7 + 15
@@ -146,6 +193,7 @@ def test_worked_examples() -> None:
 def test_free_and_unpriced() -> None:
     assert rate(Usage(input_tokens=5), Price(free=True, input=9)) == 0
     assert ceiling(Price(free=True, input=9), 5, 5, 5) == 0
+    assert ceiling_of(Usage(images=5), Price(free=True, image=9)) == 0
     assert affordable_output_tokens(Price(input=1), 0, 0) is None
     assert affordable_output_tokens(Price(free=True, output=1), 0, 0) is None
     assert affordable_compute_ns(Price(output=1), 0) is None
@@ -155,9 +203,11 @@ def test_free_and_unpriced() -> None:
 def test_negative_quantities_are_refused(usage: Usage) -> None:
     with pytest.raises(ValueError, match="negative"):
         rate(usage, Price(input=1))
-    for place in range(4):
+    with pytest.raises(ValueError, match="negative"):
+        ceiling_of(usage, Price(input=1))
+    for place in range(3):
         with pytest.raises(ValueError, match="negative"):
-            ceiling(Price(input=1), *[-1 if at == place else 0 for at in range(4)])
+            ceiling(Price(input=1), *[-1 if at == place else 0 for at in range(3)])
 
 
 def test_the_price_per_request_is_due_once_anything_was_used() -> None:
@@ -167,7 +217,7 @@ def test_the_price_per_request_is_due_once_anything_was_used() -> None:
         used = replace(Usage(), **{bucket: 1})
         assert is_anything(used)
         assert rate(used, price) == 7
-    assert ceiling(price, 0, 0, 0) == 7
+    assert ceiling(price, 0, 0, 0) == ceiling_of(Usage(), price) == 7
     assert affordable_output_tokens(Price(output=10**6, per_request=7), 6, 0) == 0
     assert affordable_output_tokens(Price(output=10**6, per_request=7), 9, 0) == 2
     assert affordable_compute_ns(Price(compute_per_second=1, per_request=7), 6) == 0

@@ -18,7 +18,7 @@ from app.errors import NotFound
 from app.ledger.entries import HoldState, PendingCost, Settlement
 from app.ledger.store import LedgerUnavailable
 from tests.app.ledger.books import HandClock
-from tests.upstream.billing import FAULTS, PlayedBilling
+from tests.upstreams.billing import FAULTS, PlayedBilling
 
 HALF_AN_HOUR_MS = 1_800_000
 NO_ANSWER = sorted(FAULTS.keys() - {"normal", "later"})

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.billing.tiers import Tiers
-from app.config import FEATURES, Config, parse
+from app.config import Config, parse
+from app.config_types import FEATURES
 from app.errors import PermissionDenied
 from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from app.ledger.entries import CreditTerms

@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import httpx
 
-from app import boot
+from app import parts
 from app.api.auth import Authenticator
 from app.api.server import build
 from app.api.services import Services
 from app.billing.standing import AccountStandings
 from app.billing.tiers import Tiers
 from app.config import parse
+from app.gateway.adapters import Adapters
 from app.ids import new_call_id
 from app.ledger.entries import HoldRequest, Outcome, Settlement, UsageRow
 from app.ledger.sqlite import SqliteLedger
@@ -120,8 +121,7 @@ class Till:
                 call_id=call_id,
                 user_id=who.user_id,
                 key_id=who.key_id,
-                model="acme/tiny",
-                providers=("mock",),
+                offers=(("mock", "acme/tiny"),),
                 amount_nano_usd=amount,
                 floor_nano_usd=amount,
                 admitted_at_ms=self.clock.ms,
@@ -193,7 +193,9 @@ async def open_till(folder: Path) -> AsyncIterator[Till]:
     tiers, segments = Tiers(config), Segments(folder, database, clock)
     ledger = SqliteLedger(database, clock, AccountStandings(tiers))
     await database.open()
-    services = boot._services(config, database, ledger, {}, cast(Any, clock), tiers, segments)
+    services = parts.services_of(
+        config, database, ledger, Adapters({}), cast(Any, clock), tiers, segments
+    )
     asgi = build(
         server=config.server,
         services=services,
@@ -201,6 +203,9 @@ async def open_till(folder: Path) -> AsyncIterator[Till]:
         authenticator=Authenticator(services.keyring, ADMIN),
         ready_checks=dict,
         local_models=dict,
+        reload=cast(Any, None),
+        fetch=cast(Any, None),
+        videos=cast(Any, None),
     )
     transport = httpx.ASGITransport(cast(Any, asgi))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:

@@ -7,7 +7,14 @@ from msgspec.structs import replace
 
 from app.ledger.accounts import GrantKind
 from app.ledger.chain import HEAD, link
-from app.ledger.entries import Adjustment, EndpointMinute, IdempotencyKey, Limit, NewGrant
+from app.ledger.entries import (
+    Adjustment,
+    EndpointMinute,
+    IdempotencyKey,
+    Limit,
+    NewGrant,
+    ProbeRow,
+)
 from tests.app.ledger.books import (
     PRO,
     START_MS,
@@ -33,6 +40,7 @@ FORGED = {
     "a fee": "UPDATE entries SET amount_nano_usd = 7 WHERE kind = 'fee'",
     "an endpoint's minute": "UPDATE entries SET amount_nano_usd = 7 WHERE kind = 'endpoint'",
     "a loss": "UPDATE entries SET amount_nano_usd = 7 WHERE kind = 'failover_loss'",
+    "a probe": "UPDATE entries SET amount_nano_usd = 7 WHERE kind = 'probe'",
     "an adjustment": "UPDATE entries SET amount_nano_usd = 7 WHERE kind = 'adjustment'",
     "who paid": "UPDATE entries SET debit_account_id = (SELECT max(id) FROM accounts)"
     " WHERE kind = 'charge'",
@@ -90,15 +98,20 @@ DAMAGE = {
     "an adjustment's amount": "UPDATE adjustments SET amount_nano_usd = 7",
     "an adjustment lost": "DELETE FROM adjustments WHERE amount_nano_usd < 0",
     "an endpoint's minute lost": "DELETE FROM endpoint_minutes",
+    "a probe's cost": "UPDATE probe_costs SET cost_nano_usd = 22",
+    "a probe lost": "DELETE FROM probe_costs",
     "a usage row lost": "DELETE FROM usage WHERE cost_nano_usd > 0",
     "a usage row's cost": "UPDATE usage SET cost_nano_usd = cost_nano_usd + 1",
     "a usage row's tokens": "UPDATE usage SET output_tokens = output_tokens + 1",
     "a usage row of somebody else": "UPDATE series SET payer_id = 'user_x'"
     " WHERE payer_id = 'user_ann'",
     "a usage row twice": "INSERT INTO usage SELECT 1, call_id, series_id, 0, 0, 0, 0, 0, 0, 0, 0,"
-    " 0, 0, 0, 0, 0, 0, cost_nano_usd, 0, '' FROM usage LIMIT 1",
+    " 0, 0, 0, 0, 0, 0, cost_nano_usd, 0, '', 0, 0, 0 FROM usage LIMIT 1",
     "a day's file": "INSERT INTO usage_segments SELECT at_ms / 86400000, 99, 1,"
     " hex(zeroblob(32)), 0, 1, NULL FROM usage GROUP BY 1",
+    "a usage row's characters": "UPDATE usage SET characters = characters + 1",
+    "an hour's sound": "UPDATE usage_hours SET audio_ms = audio_ms + 1",
+    "a party's video": "UPDATE usage_parties SET video_ms = video_ms + 1",
     "an hour's sum": "UPDATE usage_hours SET input_tokens = input_tokens + 1",
     "a day's sum": "UPDATE usage_days SET cost_nano_usd = cost_nano_usd + 1",
     "a day lost": "DELETE FROM usage_days",
@@ -166,6 +179,8 @@ async def _move_money(books: Books) -> None:
         endpoint_id="end_1", replica=0, minute=START_MS // 60_000, amount_nano_usd=40
     )
     await ledger.bill_minutes("user_ann", [minute])
+    probe = ProbeRow(at_ms=START_MS, provider="mock", model="acme/tiny")
+    await ledger.book_probe("probe_1", probe, 21)
     # Up a tier with a fee, and down again.
     books.standings.terms["user_eve"] = replace(PRO, fee_nano_usd=9 * 10**9)
     await ledger.catch_up(["user_eve"])

@@ -47,6 +47,7 @@ class Call(NamedTuple):
     outcome: Outcome = Outcome.COMPLETED
     cost: int = 100
     input_tokens: int = 10
+    audio_ms: int = 1_500
 
     def row(self, number: int) -> UsageRow:
         return UsageRow(
@@ -67,6 +68,9 @@ class Call(NamedTuple):
             reasoning_tokens=7,
             audio_output_tokens=1,
             images=1,
+            characters=self.input_tokens + 5,
+            audio_ms=self.audio_ms,
+            video_ms=8_000,
             compute_ns=5_000,
             latency_ms=12,
             first_token_ms=4,

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from app.ledger.entries import Outcome
 from app.metering.questions import Filters
+from app.metering.usage import UsageLog
+from tests.app.ledger.books import PRO, HandStandings, hold, used
+from tests.app.ledger.books import opened as open_ledger
 from tests.app.metering.rig import DAY_MS, FIRST_MS, HOUR_MS, Books, Call, opened
 
 _CALLS = st.lists(
@@ -21,6 +24,7 @@ _CALLS = st.lists(
         provider=st.just("mock"),
         cost=st.integers(0, 100),
         input_tokens=st.integers(0, 100),
+        audio_ms=st.integers(0, 100),
         payer=st.sampled_from(["", "org_x"]),
         model=st.sampled_from(["acme/tiny", "acme/big"]),
         outcome=st.sampled_from([Outcome.COMPLETED, Outcome.FAILED]),
@@ -123,6 +127,23 @@ async def test_sums_show_names_and_never_whole_keys(tmp_path: Path) -> None:
         assert await labels("group") == ["", "xenon/lab"]
 
 
+async def test_what_the_ledger_waits_for_is_shown_as_it_was_measured(tmp_path: Path) -> None:
+    async with open_ledger(tmp_path / "turnpike.db", standings=HandStandings(PRO)) as books:
+        request, log = hold(4321), UsageLog(books.database)
+        await books.ledger.place_hold(request)
+        await books.ledger.bind_request(request.call_id, "mock", "up-1")
+        row = used(request.call_id, characters=70, audio_ms=1_500, video_ms=8_000)
+        await books.ledger.await_cost(request.call_id, row, give_up_at_ms=request.expires_at_ms)
+        (found,) = await log.rows(filters=Filters(outcome="completed"))
+        assert (found.pending, found.cost_nano_usd) == (True, 4321)
+        assert (found.characters, found.audio_ms, found.video_ms) == (70, 1_500, 8_000)
+        assert await log.rows(filters=Filters(outcome="failed")) == []
+        await books.ledger.resolve_cost(request.call_id, 17)
+        (ended,) = await log.rows()
+        assert (ended.pending, ended.cost_nano_usd) == (False, 17)
+        assert (ended.characters, ended.audio_ms, ended.video_ms) == (70, 1_500, 8_000)
+
+
 async def test_a_cost_that_is_to_come_is_shown_at_what_is_held(tmp_path: Path) -> None:
     async with opened(tmp_path) as books:
         await books.record([Call(FIRST_MS + 1), Call(FIRST_MS + 9)])
@@ -141,7 +162,7 @@ async def test_a_cost_that_is_to_come_is_shown_at_what_is_held(tmp_path: Path) -
             "INSERT INTO pending_costs (call_id, provider, upstream_id, served_at_ms,"
             " give_up_at_ms, usage) VALUES (?, 'mock', 'up-1', 0, 0, ?)",
             waiting.call_id,
-            msgspec.json.encode(waiting),
+            msgspec.json.encode({"usage": waiting, "lost_nano_usd": 0}),
         )
         found = await books.log.rows()
         assert [(call.call_id, call.pending, call.cost_nano_usd) for call in found] == [

@@ -41,6 +41,7 @@ _CALLS = st.lists(
         outcome=st.sampled_from([Outcome.COMPLETED, Outcome.FAILED]),
         cost=st.integers(0, 10**9),
         input_tokens=st.integers(0, 1000),
+        audio_ms=st.integers(0, 10**7),
     ),
     min_size=1,
     max_size=40,
@@ -85,7 +86,7 @@ def brute_force(
     filters: Filters,
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
     """The answer by definition."""
-    found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * 5)
+    found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * 9)
     for row, cost in calls:
         if row.at_ms < since_ms or (until_ms is not None and row.at_ms >= until_ms):
             continue
@@ -97,6 +98,10 @@ def brute_force(
             row.input_tokens + row.cache_read_tokens,
             row.output_tokens + row.reasoning_tokens + row.audio_output_tokens,
             row.compute_ns,
+            row.images,
+            row.characters,
+            row.audio_ms,
+            row.video_ms,
             cost,
         )
         sums[:] = [a + b for a, b in zip(sums, measured, strict=True)]
@@ -113,6 +118,10 @@ async def asked(books: Books, question: Any) -> dict[tuple[str, ...], tuple[int,
             line.input_tokens,
             line.output_tokens,
             line.compute_ns,
+            line.images,
+            line.characters,
+            line.audio_ms,
+            line.video_ms,
             line.cost_nano_usd,
         )
         for line in answer.data

@@ -53,6 +53,9 @@ async def test_by_model(used: Desk) -> None:
         "reasoning_tokens": 0,
         "audio_output_tokens": 0,
         "images": 0,
+        "characters": 0,
+        "audio_ms": 0,
+        "video_ms": 0,
         "compute_ns": 0,
         "cost_nano_usd": 23_456_796,
     }
