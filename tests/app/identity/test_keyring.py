@@ -33,12 +33,12 @@ async def test_only_an_owner_is_an_owner(rig: Rig) -> None:
     assert (await rig.ring.authenticate(key)).owner
 
 
-async def test_the_cache_serves_without_the_database_for_at_most_60_seconds(rig: Rig) -> None:
+async def test_the_cache_serves_without_the_database_for_at_most_ten_minutes(rig: Rig) -> None:
     key = await rig.member()
     assert rig.ring.cached(key) is None
     principal = await rig.ring.authenticate(key)
     reads = rig.database.reads
-    rig.clock.advance(59)
+    rig.clock.advance(599)
     assert rig.ring.cached(key) == principal
     assert rig.database.reads == reads
     rig.clock.advance(1)
