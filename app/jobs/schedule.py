@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -22,7 +22,9 @@ from app.billing.resolution import Resolution
 from app.jobs.catch_up import catch_up
 from app.jobs.close_months import close_months
 from app.jobs.deliver_events import EventDelivery
+from app.jobs.discover_models import discover_models
 from app.jobs.forget_answers import forget_answers
+from app.jobs.probe_offers import OfferProbes
 from app.jobs.resolve_costs import resolve_costs
 from app.jobs.tick import tick
 from app.jobs.usage_log import UsageKeeping
@@ -30,6 +32,7 @@ from app.jobs.verify import verify_slice
 from app.ledger.store import LedgerStore
 from app.ledger.time import LedgerClock
 from app.ledger.verify import JournalWatch
+from app.routing.discovery import Discoveries
 from app.storage.database import Database
 
 TICK_EVERY_S: float = 60
@@ -40,8 +43,19 @@ CLOSE_EVERY_S: float = 3600
 VERIFY_EVERY_S: float = 3600
 KEEP_USAGE_EVERY_S: float = 600
 FORGET_EVERY_S: float = 600
+SWEEP_EVERY_S: float = 3600
+DISCOVER_EVERY_S: float = 5  # what is due is asked; the configuration says how often that is
+PROBE_EVERY_S: float = 5
 
 _logger = logging.getLogger(__name__)
+
+
+class Sweeps(Protocol):
+    """What keeps things for a while: ``app.api.openai.video_jobs.VideoJobs``."""
+
+    async def sweep(self) -> Any:
+        """Let go of what is too old."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +70,9 @@ class Crew:
     closing: MonthClosing | None = None
     journal: JournalWatch | None = None
     usage: UsageKeeping | None = None
+    videos: Sweeps | None = None
+    discoveries: Discoveries | None = None
+    probes: OfferProbes | None = None
 
 
 class Job(NamedTuple):
@@ -87,8 +104,15 @@ def table(crew: Crew) -> list[Job]:
     if crew.journal is not None:
         check = partial(verify_slice, crew.journal)
         jobs.append(Job("check a slice of the journal", VERIFY_EVERY_S, check, at_start=True))
+    if crew.videos is not None:
+        jobs.append(Job("forget videos", SWEEP_EVERY_S, crew.videos.sweep))
     if crew.usage is not None:
         jobs.append(Job("keep the usage log short", KEEP_USAGE_EVERY_S, crew.usage.run))
+    if crew.discoveries is not None:
+        ask = partial(discover_models, crew.discoveries)
+        jobs.append(Job("discover models", DISCOVER_EVERY_S, ask, at_start=True))
+    if crew.probes is not None:
+        jobs.append(Job("probe offers", PROBE_EVERY_S, crew.probes.run, at_start=True))
     return jobs
 
 

@@ -21,6 +21,7 @@ class HouseAccount(IntEnum):
     ADJUSTED = -4  # the other side of an operator's adjustments
     FEES = -5  # what tiers cost: earned by the house
     ENDPOINTS = -6  # what dedicated endpoints cost: earned by own hardware
+    PROBES = -7  # what trying the offers costs, borne by the house
 
 
 class GrantKind(StrEnum):
@@ -55,6 +56,7 @@ class EntryKind(StrEnum):
     ADJUSTMENT = "adjustment"  # house adjusted → payer's grant, or payer's grant or overage → there
     FEE = "fee"  # payer's fee → house fees
     ENDPOINT = "endpoint"  # payer's grant or endpoint → house endpoints
+    PROBE = "probe"  # house probes → house cogs
 
 
 AMOUNT_NANO_USD_MAX = 10**18

@@ -77,6 +77,7 @@ _WAYS = {
     ),
     EntryKind.FEE: (("fee", "house:fees"),),
     EntryKind.ENDPOINT: (("*", "house:endpoints"), ("endpoint", "house:endpoints")),
+    EntryKind.PROBE: (("house:probes", "house:cogs"),),
 }
 
 
@@ -327,6 +328,21 @@ BOOKINGS = (
         UNION ALL
         SELECT owner_id, 0, booked.amount FROM booked
         WHERE NOT EXISTS (SELECT 1 FROM ran WHERE payer_id = owner_id)
+        """,
+    ),
+    Question(
+        Area.BOOKING,
+        "the probe {0} cost {1}, its entries say {2}",
+        """
+        WITH booked AS (
+            SELECT substr(subject, 7) AS probe_id, sum(amount_nano_usd) AS amount
+            FROM entries WHERE kind = 'probe' GROUP BY 1
+        )
+        SELECT probe_id, cost_nano_usd, coalesce(amount, 0) AS journal
+        FROM probe_costs LEFT JOIN booked USING (probe_id) WHERE cost_nano_usd <> journal
+        UNION ALL
+        SELECT probe_id, 0, amount FROM booked
+        WHERE NOT EXISTS (SELECT 1 FROM probe_costs p WHERE p.probe_id = booked.probe_id)
         """,
     ),
 )

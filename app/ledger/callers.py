@@ -30,23 +30,27 @@ class Callers:
         self._known.clear()
 
 
-def paid_for(standing: Standing, request: HoldRequest) -> tuple[str, ...]:
-    """The providers of a request that its payer pays for. Raises PermissionDenied for none."""
+def paid_for(standing: Standing, request: HoldRequest) -> tuple[tuple[str, str], ...]:
+    """The offers of a request that its payer pays for. Raises PermissionDenied for none."""
     if not (standing.providers_off or standing.models_off):
-        return request.providers
-    reason = standing.models_off.get(request.model)
-    if reason is not None:
+        return request.offers
+    allowed = tuple(
+        (provider, model)
+        for provider, model in request.offers
+        if provider not in standing.providers_off and model not in standing.models_off
+    )
+    if allowed:
+        return allowed
+    provider, model = request.offers[0]
+    if model in standing.models_off:
         raise PermissionDenied(
-            f"{standing.payer_name} has switched off the model {request.model!r} for its members:"
-            f" {reason}",
+            f"{standing.payer_name} has switched off the model {model!r} for its members:"
+            f" {standing.models_off[model]}",
             code="model_switched_off",
         )
-    allowed = tuple(name for name in request.providers if name not in standing.providers_off)
-    if not allowed and request.providers:
-        names = ", ".join(request.providers)
-        reason = standing.providers_off[request.providers[0]]
-        raise PermissionDenied(
-            f"{standing.payer_name} has switched off {names} for its members: {reason}",
-            code="provider_switched_off",
-        )
-    return allowed
+    names = ", ".join(dict.fromkeys(each for each, _ in request.offers))
+    raise PermissionDenied(
+        f"{standing.payer_name} has switched off {names} for its members:"
+        f" {standing.providers_off[provider]}",
+        code="provider_switched_off",
+    )

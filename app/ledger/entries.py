@@ -93,16 +93,16 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``amount_nano_usd`` is the most the call can cost. Where less is left, any amount down to
     ``floor_nano_usd`` is granted instead (equal to the amount: all or nothing). ``bill_to`` names
-    an org or a resource group; None: whoever pays by default. ``providers`` are those that may
-    serve it. The month of ``admitted_at_ms`` is the call's, however late it settles.
+    an org or a resource group; None: whoever pays by default. ``offers`` are those that may serve
+    it, as pairs of provider and model. The month of ``admitted_at_ms`` is the call's, however late
+    it settles.
     """
 
     call_id: str
     user_id: str
     key_id: str
     bill_to: str | None = None
-    model: str
-    providers: tuple[str, ...] = ()
+    offers: tuple[tuple[str, str], ...]
     amount_nano_usd: int
     floor_nano_usd: int
     admitted_at_ms: int
@@ -110,11 +110,16 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     byok: bool = False
     idempotency: IdempotencyKey | None = None
 
+    @property
+    def model(self) -> str:
+        """The model of the offer that is tried first."""
+        return self.offers[0][1]
+
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """Money set aside, durably: the row is on disk when the caller sees this.
 
-    ``providers`` are those of the request that the payer pays for.
+    ``offers`` are those of the request that the payer pays for.
     """
 
     call_id: str
@@ -123,7 +128,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     period: str
     amount_nano_usd: int
-    providers: tuple[str, ...]
+    offers: tuple[tuple[str, str], ...]
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +157,9 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
     images: int = 0
+    characters: int = 0
+    audio_ms: int = 0
+    video_ms: int = 0
     compute_ns: int = 0
     estimated: bool = False
     byok: bool = False
@@ -222,6 +230,17 @@ class EndpointMinute(msgspec.Struct, frozen=True, kw_only=True):
     replica: int
     minute: int
     amount_nano_usd: int
+
+
+class ProbeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one probe of an offer used, all its calls together. It is nobody's usage."""
+
+    at_ms: int
+    provider: str
+    model: str
+    calls: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class PendingCost(msgspec.Struct, frozen=True, kw_only=True):

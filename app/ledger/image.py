@@ -115,7 +115,7 @@ class LedgerImage:
             now_ms = self._clock.now_ms()
             self.idempotency.check(request.user_id, request.idempotency, now_ms)
         standing = self.callers.of(self.ask, request)
-        providers = paid_for(standing, request)
+        offers = paid_for(standing, request)
         terms, period = standing.terms, period_of(at_ms)
         wallet = self.wallets.of(standing.payer_id)
         self.booking.book(wallet, terms, at_ms)
@@ -166,7 +166,7 @@ class LedgerImage:
             tier=terms.tier,
             period=period,
             amount_nano_usd=amount,
-            providers=providers,
+            offers=offers,
         )
 
     def settle(

@@ -15,10 +15,12 @@ from app.ledger.entries import (
     HoldRequest,
     NewGrant,
     PendingCost,
+    ProbeRow,
     Settlement,
     StoredAnswer,
     UsageRow,
 )
+from app.ledger.house_verbs import HouseVerbs
 from app.ledger.image import LedgerImage
 from app.ledger.late_costs import LateCosts
 from app.ledger.standing import Standings
@@ -38,6 +40,7 @@ class SqliteLedger:
         self._image = LedgerImage(clock, standings, self._wake)
         self._late = LateCosts(self._image)
         self._credit = CreditVerbs(self._image, standings, clock)
+        self._house = HouseVerbs(self._image)
         database.attach(self._image)
 
     async def place_hold(self, request: HoldRequest) -> Hold:
@@ -153,6 +156,10 @@ class SqliteLedger:
             self._credit.bill_minutes, payer_id, tuple(minutes)
         )
         return billed
+
+    async def book_probe(self, probe_id: str, row: ProbeRow, cost_nano_usd: int) -> None:
+        """See ``LedgerStore``."""
+        await self._database.submit(self._house.book_probe, probe_id, row, cost_nano_usd)
 
     async def catch_up(self, payer_ids: Sequence[str]) -> None:
         """See ``LedgerStore``."""

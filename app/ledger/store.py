@@ -24,6 +24,7 @@ from app.ledger.entries import (
     HoldRequest,
     NewGrant,
     PendingCost,
+    ProbeRow,
     Settlement,
     StoredAnswer,
     UsageRow,
@@ -148,6 +149,13 @@ class LedgerStore(Protocol):
 
     async def bill_minutes(self, payer_id: str, minutes: Sequence[EndpointMinute]) -> int:
         """Bill the minutes that were not billed yet; how much that came to."""
+        ...
+
+    async def book_probe(self, probe_id: str, row: ProbeRow, cost_nano_usd: int) -> None:
+        """Book what trying an offer cost to the house, once per id; nothing where it is nothing.
+
+        Raises Conflict where the id was booked with another amount.
+        """
         ...
 
     async def catch_up(self, payer_ids: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Models and the offers that serve them, as one immutable snapshot that is swapped whole."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import msgspec
 from plugins.contract import Adapter, Offer, Price
 
 log = logging.getLogger("turnpike.routing")
+UNPRICED_NAMED_MAX = 20
 
 
 class Prices(Protocol):
@@ -52,14 +53,46 @@ class Snapshot(msgspec.Struct, frozen=True):
     unpriced: tuple[Offer, ...] = ()
 
 
+class Labels(Protocol):
+    """Which labels an offer carries; ``app.routing.labels.ConfiguredLabels`` is the one."""
+
+    def of(self, provider: str, model: str) -> frozenset[str]:
+        """The labels that the operator gave an offer."""
+        ...
+
+
+class _Unlabelled:
+    """No offer carries any."""
+
+    def of(self, _provider: str, _model: str) -> frozenset[str]:
+        return frozenset()
+
+
 class Catalog:
-    """Holds the current snapshot; readers take it once per call and keep it."""
+    """Holds the current snapshot; readers take it once per call and keep it.
+
+    ``found`` gives the offers of a provider that were not configured but found by asking it; a
+    configured offer for the same model wins.
+    """
 
     def __init__(
-        self, adapters: Mapping[str, Adapter], now_ms: int, prices: Prices | None = None
+        self,
+        adapters: Mapping[str, Adapter],
+        now_ms: int,
+        prices: Prices | None = None,
+        labels: Labels | None = None,
+        found: Callable[[str], Sequence[Offer]] = lambda _provider: (),
     ) -> None:
-        self.prices = prices or _AsOffered()
+        self._found = found
+        self.reconfigure(adapters, now_ms, prices or _AsOffered(), labels or _Unlabelled())
+
+    def reconfigure(
+        self, adapters: Mapping[str, Adapter], now_ms: int, prices: Prices, labels: Labels
+    ) -> None:
+        """Take over another configuration, whole."""
+        self.prices = prices
         self._adapters = adapters
+        self._labels = labels
         self.rebuild(now_ms)
 
     def snapshot_at(self, now_ms: int) -> Snapshot:
@@ -75,19 +108,15 @@ class Catalog:
         """Ask every adapter for its offers. No I/O, so it cannot fail half-way."""
         models: dict[str, list[Offer]] = {}
         unpriced = []
-        for adapter in self._adapters.values():
-            for offer in adapter.offers():
-                price = self.prices.price_at(offer, now_ms)
-                if price is None:
-                    unpriced.append(offer)
-                    log.warning(
-                        "%s of %s has no price now, so nobody can call it",
-                        offer.model,
-                        offer.provider,
-                    )
-                else:
-                    priced = msgspec.structs.replace(offer, price=price)
-                    models.setdefault(offer.model, []).append(priced)
+        for offer in self._offers_now():
+            price = self.prices.price_at(offer, now_ms)
+            labels = self._labels.of(offer.provider, offer.model)
+            if price is None:
+                unpriced.append(msgspec.structs.replace(offer, labels=labels))
+            else:
+                whole = msgspec.structs.replace(offer, price=price, labels=labels)
+                models.setdefault(offer.model, []).append(whole)
+        self._warn(unpriced)
         frozen = {model: tuple(offers) for model, offers in models.items()}
         self.snapshot = Snapshot(MappingProxyType(frozen), now_ms // 1000, tuple(unpriced))
         self._from_ms, self._until_ms = self.prices.span_at(now_ms)
@@ -95,3 +124,19 @@ class Catalog:
     def offers(self) -> list[Offer]:
         """Every offer that can be called, model by model."""
         return [offer for offers in self.snapshot.models.values() for offer in offers]
+
+    def _offers_now(self) -> Iterator[Offer]:
+        for provider, adapter in self._adapters.items():
+            configured = adapter.offers()
+            yield from configured
+            known = {offer.model for offer in configured}
+            yield from (offer for offer in self._found(provider) if offer.model not in known)
+
+    @staticmethod
+    def _warn(unpriced: Sequence[Offer]) -> None:
+        for offer in unpriced[:UNPRICED_NAMED_MAX]:
+            log.warning(
+                "%s of %s has no price now, so nobody can call it", offer.model, offer.provider
+            )
+        if len(unpriced) > UNPRICED_NAMED_MAX:
+            log.warning("%d more have none either", len(unpriced) - UNPRICED_NAMED_MAX)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from app import boot
+from app import parts
 from app.billing.events import TRIED_MS_MAX, Event
 from app.clock import SystemClock
 from app.config import parse
@@ -285,17 +285,17 @@ async def test_the_configuration_says_where_to_and_with_which_secret(
     async with Receiver() as receiver:
         webhook = {"url": receiver.url, "secret": "env:HOOK_SECRET"}
         config = parse({"webhook": webhook}, source="test")
-        job = boot._delivery(config, till.services)
+        job = parts.delivery_of(config, till.services)
         assert job is not None
         await job.run()
     got = receiver.received[0]
     signed = f"{got.headers['webhook-id']}.{got.headers['webhook-timestamp']}.".encode() + got.body
     expected = base64.b64encode(hmac_sha256(KEY, signed)).decode()
     assert got.headers["webhook-signature"] == f"v1,{expected}"
-    assert boot._delivery(parse({}, source="test"), till.services) is None
+    assert parts.delivery_of(parse({}, source="test"), till.services) is None
     monkeypatch.delenv("HOOK_SECRET")
     with pytest.raises(ConfigError, match=r"webhook\.secret.*HOOK_SECRET"):
-        boot._delivery(config, till.services)
+        parts.delivery_of(config, till.services)
 
 
 async def test_nothing_due_asks_nobody(till: Till) -> None:

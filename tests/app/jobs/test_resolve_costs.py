@@ -16,7 +16,7 @@ from app.jobs.schedule import Crew, Schedule
 from app.ledger.entries import HoldState
 from app.ledger.time import LedgerClock
 from tests.app.ledger.books import START_MS, Books, HandClock, hold, opened, used
-from tests.upstream.billing import PlayedBilling
+from tests.upstreams.billing import PlayedBilling
 
 MINUTE_MS = 60_000
 HELD, COST = 5_000, 1_200

@@ -33,7 +33,7 @@ def test_clean_books_pass(path: Path) -> None:
     given = 4 * 10**8 + 2 * 10**9 + 10**8  # ann, cleo, dan, eve; ben; dan again
     assert found.house == {
         "granted": -given,
-        "cogs": 10**8 + 1_000 + 11 + 3 * 10**9 + 9,
+        "cogs": 10**8 + 1_000 + 11 + 3 * 10**9 + 9 + 21,
         "overrun": -1_000,
         "forgiven": -9,
         "failover_loss": -11,
@@ -42,6 +42,7 @@ def test_clean_books_pass(path: Path) -> None:
         "adjusted": -400,
         "fees": 9 * 10**9,
         "endpoints": 40,
+        "probes": -21,
     }
     assert (found.chain_seq, len(found.chain_head)) == (found.entries, 64)
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from app.billing.prices import PriceBook
 from app.config import parse
 from app.routing.catalog import Catalog
-from app.routing.plan import plan
 from plugins.contract import Adapter, Event, InferenceCall, Offer, Price
+from tests.app.routing.world import World
 
 TEXT = """
 [[providers]]
@@ -95,7 +95,7 @@ def test_a_clock_that_steps_back_gets_the_older_price_again() -> None:
 
 def test_a_call_keeps_the_offer_that_it_was_planned_with() -> None:
     catalog = made(Fixed("acme/tiny"))
-    route = plan("acme/tiny", list, catalog.snapshot_at(DAY - 1), lambda _key: True)
+    route = World().plan_over(catalog.snapshot_at(DAY - 1))
     later = catalog.snapshot_at(DAY)
     assert route.offers[0].price.input == 200_000_000
     assert later.models["acme/tiny"][0].price.input == 100_000_000
