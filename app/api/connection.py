@@ -6,9 +6,15 @@ answer to garbage has the error body that OpenAI's clients read.
 """
 
 import asyncio
+from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from app.api.envelope import error_body
 from app.config import Server
@@ -18,6 +24,64 @@ from app.ids import new_call_id
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_SECONDS_MAX = 15.0
 LINGER_SECONDS = 1.0
+
+
+def answer_at_once(
+    send: Any, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> bool:
+    """Write a whole answer in one piece, where ``send`` is uvicorn's own and nothing is in the way;
+    whether it was. The headers must be ours: they are not checked, and name the body's length.
+
+    As two messages it costs two writes to the system, a tenth of a small call.
+    """
+    cycle = _free_cycle(send)
+    if cycle is None:
+        return False
+    cycle.transport.write(b"".join((*_head(cycle, status, headers), b"\r\n", body)))
+    cycle.response_complete = True
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
+def begin_at_once(
+    send: Any, status: int, headers: Iterable[tuple[bytes, bytes]], piece: bytes
+) -> bool:
+    """As ``answer_at_once``, for the head of a stream with its first piece, which is not empty."""
+    cycle = _free_cycle(send)
+    if cycle is None:
+        return False
+    head = _head(cycle, status, headers)
+    framing = b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(piece)
+    cycle.transport.write(b"".join((*head, framing, piece, b"\r\n")))
+    cycle.chunked_encoding = True
+    return True
+
+
+def _free_cycle(send: Any) -> RequestResponseCycle | None:
+    """The server's object for this request, if it can be written for without waiting."""
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.response_started:
+        return None
+    if cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+        return None
+    return cycle
+
+
+def _head(
+    cycle: RequestResponseCycle, status: int, headers: Iterable[tuple[bytes, bytes]]
+) -> list[bytes]:
+    """The status line and the headers, without the blank line behind them."""
+    parts = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+    if not cycle.keep_alive:
+        parts.append(b"connection: close\r\n")
+    cycle.response_started = True
+    cycle.waiting_for_100_continue = False
+    return parts
 
 
 class Awaiting(Enum):

@@ -5,13 +5,14 @@ in ``scope["state"]["call_id"]`` and on every answer as ``Inference-Id``.
 """
 
 import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answer import send_answer
-from app.api.connection import HEADER_BYTES_MAX
+from app.api.connection import HEADER_BYTES_MAX, answer_at_once, begin_at_once
 from app.api.envelope import error_body, error_headers
 from app.errors import CallError, Internal, InvalidRequest
 from app.ids import new_call_id
@@ -20,11 +21,50 @@ log = logging.getLogger("turnpike.api")
 _STARTED = "answer_started"
 
 
-class Guard:
-    """Wraps the application."""
+class SendWithId:
+    """The server's ``send``, with the request's id on every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    __slots__ = ("_id", "_send", "_state")
+
+    def __init__(self, send: Send, state: dict[str, Any], call_id: str) -> None:
+        self._send = send
+        self._state = state
+        self._id = (b"inference-id", call_id.encode())
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._state[_STARTED] = True
+            message["headers"] = [*message["headers"], self._id]
+        await self._send(message)
+
+    def at_once(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer in one piece, where that can be; whether it was."""
+        return self._begun(answer_at_once, status, headers, body)
+
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], piece: bytes) -> bool:
+        """The same for the head of a stream and its first piece."""
+        return self._begun(begin_at_once, status, headers, piece)
+
+    def _begun(
+        self,
+        write: Callable[[Any, int, Iterable[tuple[bytes, bytes]], bytes], bool],
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        data: bytes,
+    ) -> bool:
+        if _STARTED in self._state or not write(self._send, status, (*headers, self._id), data):
+            return False
+        self._state[_STARTED] = True
+        return True
+
+
+class Guard:
+    """Wraps the application. ``direct`` are routes, by their whole path, that the framework need
+    not find: it costs a tenth of a small call, and they handle their own errors."""
+
+    def __init__(self, app: ASGIApp, direct: Mapping[str, ASGIApp] | None = None) -> None:
         self._app = app
+        self._direct = dict(direct or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -33,17 +73,11 @@ class Guard:
         call_id = new_call_id()
         state = scope.setdefault("state", {})
         state["call_id"] = call_id
-        id_header = (b"inference-id", call_id.encode())
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                state[_STARTED] = True
-                message["headers"] = [*message["headers"], id_header]
-            await send(message)
-
+        send_with_id = SendWithId(send, state, call_id)
         try:
             _check_headers(scope["headers"])
-            await self._app(scope, receive, send_with_id)
+            app = self._direct.get(scope["path"], self._app)
+            await app(scope, receive, send_with_id)
         except CallError as error:
             failure = error
         except Exception:

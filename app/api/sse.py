@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from litestar.types import Receive, Send
 
-from app.api.answer import start_answer
+from app.api.answer import HeaderList, start_answer
 from app.errors import CallError
 from app.gateway.pump import Pump
 from plugins.chat import ChoiceDelta
@@ -35,7 +35,11 @@ async def stream(
     """Send the pump's events as they come; frames that wait together go out together."""
     watcher = asyncio.create_task(_leave_with_client(pump, receive))
     try:
-        await start_answer(send, 200, [*STREAM_HEADERS, *headers])
+        head = [*STREAM_HEADERS, *headers]
+        if pump.has_deltas:  # mostly: the stream is not begun before there is something to send
+            await _begin(send, head, frames(await pump.take(heartbeat_s) or ()))
+        else:
+            await start_answer(send, 200, head)
         while True:
             try:
                 deltas = await pump.take(heartbeat_s)
@@ -53,24 +57,61 @@ async def stream(
         pump.leave()
 
 
-async def first_bytes(pump: Pump, receive: Receive) -> None:
-    """Wait until there is something to send, and notice a client that leaves before that.
+class _Wait:
+    """A client that waits for its first bytes."""
 
-    Most calls are answered sooner than it pays to watch for. Raises the CallError of a call that
-    failed.
+    __slots__ = ("looked", "pump", "receive", "watcher")
+
+    def __init__(self, pump: Pump, receive: Receive) -> None:
+        self.pump = pump
+        self.receive = receive
+        self.looked = False
+        self.watcher: asyncio.Task[None] | None = None
+
+
+class FirstBytes:
+    """All clients that wait for their first bytes, with one timer between them: most calls are
+    answered sooner than it pays to watch for a client that leaves, so only those are watched that
+    the timer meets for the second time.
     """
-    loop = asyncio.get_running_loop()
-    watchers: list[asyncio.Task[None]] = []
-    alarm = loop.call_later(
-        WATCH_AFTER_S,
-        lambda: watchers.append(loop.create_task(_leave_with_client(pump, receive))),
-    )
-    try:
-        await pump.ready()
-    finally:
-        alarm.cancel()
-        for watcher in watchers:
-            watcher.cancel()
+
+    def __init__(self) -> None:
+        self._waits: set[_Wait] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, pump: Pump, receive: Receive) -> None:
+        """Until there is something to send. Raises the CallError of a call that failed."""
+        wait = _Wait(pump, receive)
+        self._waits.add(wait)
+        if self._timer is None:
+            self._set(asyncio.get_running_loop())
+        try:
+            await pump.ready()
+        finally:
+            self._waits.discard(wait)
+            if wait.watcher is not None:
+                wait.watcher.cancel()
+
+    def _set(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(WATCH_AFTER_S / 2, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        for wait in self._waits:
+            if not wait.looked:
+                wait.looked = True
+            elif wait.watcher is None:
+                wait.watcher = loop.create_task(_leave_with_client(wait.pump, wait.receive))
+        if self._waits:
+            self._set(loop)
+
+
+async def _begin(send: Send, head: HeaderList, piece: bytes) -> None:
+    """The head and the first frames, in one piece where that can be."""
+    begin = getattr(send, "begin", None)  # of the guard's, where nothing wraps it
+    if begin is None or not begin(200, head, piece):
+        await start_answer(send, 200, head)
+        await _write(send, piece, more=True)
 
 
 async def _write(send: Send, data: bytes, *, more: bool) -> None:

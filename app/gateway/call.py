@@ -1,14 +1,31 @@
 """One client request on its way from admission to settled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
+from app.identity.own_keys import OwnKey
 from app.identity.principal import Principal
 from app.ids import CallId
 from app.ledger.entries import Hold, IdempotencyKey, Outcome
-from plugins.chat import ChatRequest, Choice
+from app.routing.key_pools import ProviderKey
+from app.routing.plan import RoutePlan
+from plugins.chat import Choice
 from plugins.contract import Offer, Usage
+from plugins.tasks import Output, Request
+
+
+class Try(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of a call, for those who ask how it went. ``status`` is ok, or the kind of
+    failure; ``ms`` is how long it took."""
+
+    provider: str
+    model: str
+    status: str
+    ms: int
+    own_key: bool = False
 
 
 class CallState(StrEnum):
@@ -37,6 +54,10 @@ _NEXT = {
 }
 
 
+Answer = Sequence[Choice] | Output
+"""What a call ends with: a chat's choices, or what another task made."""
+
+
 @dataclass(slots=True, frozen=True)
 class Repeatable:
     """A request with an Idempotency-Key, and the bodies that its repeats get: of the whole answer,
@@ -44,7 +65,7 @@ class Repeatable:
     """
 
     key: IdempotencyKey
-    whole: Callable[["Call", Sequence[Choice]], bytes]
+    whole: Callable[["Call", Answer], bytes]
     broken: Callable[["Call"], tuple[int, bytes]]
 
 
@@ -52,24 +73,36 @@ class Repeatable:
 class Call:
     """What is known of a call. ``body_bytes`` is the length of the request as it was received.
 
-    ``bill_to`` is whom the client named as the payer. ``delivered_pieces`` counts the non-empty
-    deltas handed on to the client: each is at least one token, so it never overstates what was
-    delivered. ``lost_nano_usd`` is what failed attempts cost. ``bound``: a provider that says its
-    costs later knows the call under an id of its own.
+    ``bill_to`` is whom the client named as the payer, ``payer_id`` who it is where that had to be
+    known beforehand. ``confined_to`` is what the plan must keep to, ``preferred`` the caller's own
+    order of providers, ``own_keys`` the provider keys of whoever pays. ``byok``: the offer tried
+    last was, with one of these. ``explain``: the client asks how it was served.
+    ``delivered_pieces`` counts the non-empty deltas handed on to the client: each is at least one
+    token, so it never overstates what was delivered. ``lost_nano_usd`` is what failed attempts
+    cost. ``bound``: a provider that says its costs later knows the call under an id of its own.
     """
 
     id: CallId
     principal: Principal
-    request: ChatRequest
+    request: Request
     body_bytes: int
     admitted_at_ms: int
     started_ns: int
     bill_to: str | None = None
+    payer_id: str | None = None
+    confined_to: Sequence[frozenset[str]] = ()
+    preferred: Sequence[str] = ()
+    own_keys: Mapping[str, OwnKey] = field(default_factory=dict)
+    explain: bool = False
     byok: bool = False
     repeatable: Repeatable | None = None
     state: CallState = CallState.ADMITTED
     hold: Hold = field(init=False)  # from HELD on
     offer: Offer = field(init=False)  # from DISPATCHED on: the one tried last
+    key: ProviderKey = field(init=False)  # and with which key
+    route: RoutePlan = field(init=False)  # from ADMITTED on, once it is planned
+    tries: list[Try] = field(default_factory=list)
+    dropped_params: Sequence[str] = ()
     attempts: int = 0
     first_token_ns: int | None = None
     delivered_pieces: int = 0

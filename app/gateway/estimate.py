@@ -8,6 +8,8 @@ A token counts as one of its dearest bucket, sound included, and a call as one r
 of this form makes images: its modalities are text and audio.
 """
 
+from collections.abc import Container
+
 import msgspec
 
 from app.billing.rating import affordable_compute_ns, affordable_output_tokens, ceiling
@@ -43,12 +45,18 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
 
 
-def bounds(request: ChatRequest, body_bytes: int, offers: tuple[Offer, ...]) -> Bounds:
-    """Bound the cost of a request over ``offers``; all amounts are nano-USD."""
+def bounds(
+    request: ChatRequest,
+    body_bytes: int,
+    offers: tuple[Offer, ...],
+    unpaid: Container[str] = (),
+) -> Bounds:
+    """Bound the cost of a request over ``offers``; all amounts are nano-USD. The payer has keys of
+    their own for the providers in ``unpaid``."""
     prompt = input_tokens_max(request, body_bytes)
     amount = comfortable = floor = 0
     for offer in offers:
-        if not offer.price.free:
+        if not offer.price.free and offer.provider not in unpaid:
             most, fair, least = _costs(request, offer, min(prompt, offer.context_length or prompt))
             amount = max(amount, most)
             comfortable = max(comfortable, fair)
@@ -103,12 +111,13 @@ def output_tokens_max(request: ChatRequest, offer: Offer) -> int:
 
 
 def output_tokens_to_send(
-    request: ChatRequest, offer: Offer, amount_nano_usd: int, input_tokens: int
+    request: ChatRequest, offer: Offer, amount_nano_usd: int | None, input_tokens: int
 ) -> int:
-    """The limit per answer that the hold pays for: at most what the client asked for."""
+    """The limit per answer that the hold pays for: at most what the client asked for. None: nothing
+    is to pay."""
     answers = request.answers()
     wanted = output_tokens_max(request, offer)
-    if offer.price.free:
+    if offer.price.free or amount_nano_usd is None:
         return max(1, wanted // answers)
     tokens_in = min(input_tokens, offer.context_length or input_tokens)
     affordable = affordable_output_tokens(offer.price, amount_nano_usd, tokens_in)
@@ -117,13 +126,26 @@ def output_tokens_to_send(
     return max(1, wanted // answers)
 
 
-def compute_ns_to_send(offer: Offer, amount_nano_usd: int) -> int | None:
+def limit_to_send(
+    request: ChatRequest, offer: Offer, amount_nano_usd: int | None, input_tokens: int
+) -> int | None:
+    """As ``output_tokens_to_send``; None where the model's context is the only limit, and is paid
+    for: many servers refuse a limit that does not fit beside the prompt, whose length only they
+    know."""
+    limit = output_tokens_to_send(request, offer, amount_nano_usd, input_tokens)
+    asked = request.output_tokens_limit() or offer.output_tokens_max
+    if asked is None and limit == offer.context_length:
+        return None
+    return limit
+
+
+def compute_ns_to_send(offer: Offer, amount_nano_usd: int | None) -> int | None:
     """The compute time that the hold pays for; None where compute is not billed.
 
     For an offer that is priced by compute and by tokens as well it is a bound of its own: what the
     tokens take comes on top.
     """
-    if offer.price.free or not offer.price.compute_per_second:
+    if amount_nano_usd is None or offer.price.free or not offer.price.compute_per_second:
         return None
     return affordable_compute_ns(offer.price, amount_nano_usd)
 

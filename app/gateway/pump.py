@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from app.errors import CallError
 from app.gateway.assemble import Assembler
-from app.gateway.call import Call, CallState
+from app.gateway.call import Answer, Call, CallState
 from plugins.chat import Choice, ChoiceDelta
+from plugins.tasks import Output
 
 BUFFER_BYTES_MAX = 256 * 1024
 READER_STALLED_S = 60.0
@@ -28,6 +29,7 @@ class Pump:
         "_choices",
         "_ended",
         "_failure",
+        "_output",
         "_ready",
         "_room",
         "_taker",
@@ -43,6 +45,7 @@ class Pump:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._assembler: Assembler | None = None
         self._choices: Sequence[Choice] = ()
+        self._output: Output | None = None
         self._buffer: list[ChoiceDelta] = []
         self._buffered_bytes = 0
         self._taker: asyncio.Future[None] | None = None
@@ -56,6 +59,7 @@ class Pump:
         """Forget what an earlier attempt produced; only legal while nothing was delivered."""
         self._assembler = None
         self._choices = ()
+        self._output = None
 
     @property
     def committed(self) -> bool:
@@ -72,8 +76,17 @@ class Pump:
         self._choices = choices
         self.call.truncated = any(choice.finish_reason == "length" for choice in choices)
 
-    def whole(self) -> Sequence[Choice]:
+    def put_output(self, output: Output) -> None:
+        """Keep what another task than chat made until the call is settled."""
+        self._output = output
+
+    def whole(self) -> Answer:
         """The answer as far as it has come; of a stream only where its request is repeatable."""
+        if self._output is not None:
+            return self._output
+        return self._chat()
+
+    def _chat(self) -> Sequence[Choice]:
         return self._choices if self._assembler is None else self._assembler.choices()
 
     async def put(self, deltas: Sequence[ChoiceDelta]) -> None:
@@ -105,7 +118,7 @@ class Pump:
         self._failure = failure
         self._ended = True
         if not self.call.streamed:
-            self._choices = self.whole()
+            self._choices = self._chat()
         _resolve(self._ready)
         _resolve(self._taker)
 
@@ -118,9 +131,19 @@ class Pump:
             raise self._failure
 
     @property
+    def output(self) -> Output | None:
+        """What a task other than chat made, after ``ready``."""
+        return self._output
+
+    @property
     def choices(self) -> Sequence[Choice]:
         """The whole answer of a call that was not streamed, after ``ready``."""
         return self._choices
+
+    @property
+    def has_deltas(self) -> bool:
+        """Whether ``take`` would give some at once."""
+        return bool(self._buffer)
 
     async def take(self, timeout_s: float) -> list[ChoiceDelta] | None:
         """Everything buffered, in order. An empty list: nothing came in time. None: the end.

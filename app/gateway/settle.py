@@ -10,6 +10,7 @@ from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from app.ledger.entries import Outcome, StoredAnswer, UsageRow
 from app.ledger.store import LedgerStore
 from plugins.contract import Offer, Usage
+from plugins.tasks import CONVERSATIONAL
 
 TOKENS_MAX = 10**12
 COMPUTE_NS_MAX = 10**9 * 86_400 * 366
@@ -70,6 +71,8 @@ def _outcome(call: Call, *, failed: bool, delivered: bool) -> Outcome:
         return Outcome.TRUNCATED
     usage = call.usage
     made = usage.output_tokens + usage.reasoning_tokens + usage.audio_output_tokens + usage.images
+    if call.request.task != CONVERSATIONAL:  # a vector has no tokens
+        return Outcome.COMPLETED
     return Outcome.COMPLETED if made else Outcome.EMPTY
 
 
@@ -90,7 +93,7 @@ def estimated_usage(call: Call) -> Usage:
     A provider that goes on past the limit that it was sent is not paid for it.
     """
     request = call.request
-    prompt_bytes = sum(message.text_bytes() for message in request.messages)
+    prompt_bytes = request.text_bytes()
     limit = request.output_tokens_limit()
     pieces = call.delivered_pieces
     return Usage(
@@ -111,6 +114,9 @@ def _sane(usage: Usage) -> bool:
         usage.audio_input_tokens,
         usage.audio_output_tokens,
         usage.images,
+        usage.characters,
+        usage.audio_ms,
+        usage.video_ms,
     )
     own_figure = 0 if usage.cost_nano_usd is None else usage.cost_nano_usd
     return (
@@ -145,6 +151,9 @@ def usage_row(call: Call, clock: Clock) -> UsageRow:
         audio_input_tokens=usage.audio_input_tokens,
         audio_output_tokens=usage.audio_output_tokens,
         images=usage.images,
+        characters=usage.characters,
+        audio_ms=usage.audio_ms,
+        video_ms=usage.video_ms,
         byok=call.byok,
         provider_cost_nano_usd=usage.cost_nano_usd,
         compute_ns=usage.compute_ns,

@@ -1,7 +1,7 @@
 """A gateway over a real ledger file and adapters that follow a script."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,9 +9,12 @@ import pytest
 
 from app.api.openai.wire import completion_body
 from app.clock import SystemClock
+from app.gateway.adapters import Adapters
 from app.gateway.call import Call, Repeatable
 from app.gateway.pump import Pump
 from app.gateway.serve import Gateway
+from app.gateway.tries import Tries, TryRules
+from app.identity.own_keys import OwnKey, OwnKeys
 from app.identity.principal import Principal
 from app.ids import new_call_id
 from app.ledger.entries import CreditTerms, IdempotencyKey
@@ -20,6 +23,8 @@ from app.limits.concurrency import InFlight
 from app.metering.tally import Tally
 from app.routing.catalog import Catalog
 from app.routing.health import Health
+from app.routing.key_pools import KeyPools, ProviderKey
+from app.routing.plan import Rules
 from app.storage.sqlite import SqliteDatabase
 from plugins.chat import AssistantMessage, ChatRequest, Choice, ChoiceDelta, Delta, Message
 from plugins.contract import (
@@ -119,6 +124,8 @@ class Bench:
     database: SqliteDatabase
     standings: HandStandings
     adapters: dict[str, Adapter]
+    health: Health
+    keys: KeyPools
     calls: list[Call] = field(default_factory=list)
 
     def call(
@@ -126,7 +133,8 @@ class Bench:
         *,
         stream: bool = False,
         bill_to: str | None = None,
-        byok: bool = False,
+        own_keys: Mapping[str, OwnKey] | None = None,
+        explain: bool = False,
         key: IdempotencyKey | None = None,
         **params: object,
     ) -> Call:
@@ -146,7 +154,8 @@ class Bench:
             admitted_at_ms=clock.now_ms(),
             started_ns=clock.monotonic_ns(),
             bill_to=bill_to,
-            byok=byok,
+            own_keys=own_keys or {},
+            explain=explain,
             repeatable=None if key is None else Repeatable(key, completion_body, _broken),
         )
         self.calls.append(made)
@@ -190,23 +199,37 @@ async def make_bench(tmp_path: Path) -> AsyncIterator[MakeBench]:
         credit_nano_usd: int = 100_000_000,
         calls_max: int = 1000,
         billed_later: tuple[str, ...] = (),
+        pool: Sequence[ProviderKey] = (),
+        own_keys: OwnKeys | None = None,
+        hedge_after_s: float | None = None,
     ) -> Bench:
         standings.default = CreditTerms(
             tier="free", monthly_credit_nano_usd=credit_nano_usd, overage=False
         )
         adapters: dict[str, Adapter] = {each.offers()[0].provider: each for each in scripted}
+        health, keys, tally = Health(clock), KeyPools(pool, clock), Tally()
+        tries = Tries(
+            rules=TryRules(billed_later=frozenset(billed_later), hedge_after_s=hedge_after_s),
+            adapters=Adapters(adapters),
+            ledger=ledger,
+            health=health,
+            keys=keys,
+            own_keys=own_keys,
+            clock=clock,
+            tally=tally,
+        )
         gateway = Gateway(
             catalog=Catalog(adapters, 0),
-            adapters=adapters,
-            deadlines={},
+            health=health,
+            keys=keys,
+            rules=Rules(default_policy="preferred"),  # the order in which they were made
+            tries=tries,
             ledger=ledger,
-            billed_later=billed_later,
-            health=Health(clock),
             clock=clock,
             in_flight=InFlight(calls_max),
-            tally=Tally(),
+            tally=tally,
         )
-        return Bench(gateway, ledger, database, standings, adapters)
+        return Bench(gateway, ledger, database, standings, adapters, health, keys)
 
     yield make
     await database.close()

@@ -90,15 +90,6 @@ async def test_an_answer_without_output_is_empty_and_its_input_is_charged(
     assert await bench.usage_rows() == [("empty", "a", 1, 10, 0, 10 * 1000)]
 
 
-async def test_own_keys_cost_nothing_hold_nothing_and_leave_a_row(make_bench: MakeBench) -> None:
-    bench = make_bench(Scripted("a", good), credit_nano_usd=0)
-    await run(bench, byok=True)
-    await run(bench, byok=True, stream=True)
-    assert await bench.usage_rows() == [("completed", "a", 1, 10, 5, 0)] * 2
-    assert await rows(bench, "byok", "t.held_nano_usd", "state") == [(1, 0, "settled")] * 2
-    assert await house(bench, "overrun") == 0
-
-
 async def test_a_failed_attempt_s_known_cost_is_the_house_s(make_bench: MakeBench) -> None:
     """The payer pays the one that delivered, once (I12)."""
 

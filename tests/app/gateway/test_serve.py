@@ -182,14 +182,14 @@ async def test_the_limit_that_the_hold_pays_for_is_sent(make_bench: MakeBench) -
     adapter = Scripted("a", good)
     bench = make_bench(adapter, credit_nano_usd=1_200_000)
     await serve(bench, bench.call(max_tokens=None))
-    sent = adapter.orders[0].request
+    sent = adapter.orders[0].chat
     held = 1_200_000 - 1000 * (100 + 256 + 16)
     assert sent.max_tokens == held // 2000
     await serve(bench, bench.call(max_tokens=None, max_completion_tokens=7))
-    assert adapter.orders[1].request.max_completion_tokens == 7
+    assert adapter.orders[1].chat.max_completion_tokens == 7
     await serve(bench, bench.call(max_tokens=900, max_completion_tokens=7))
-    assert adapter.orders[2].request.max_completion_tokens == 7
-    assert adapter.orders[2].request.max_tokens == 7
+    assert adapter.orders[2].chat.max_completion_tokens == 7
+    assert adapter.orders[2].chat.max_tokens == 7
 
 
 async def test_overload_and_unknown_models_are_refused_before_money(make_bench: MakeBench) -> None:
@@ -290,7 +290,7 @@ async def test_a_fault_of_ours_costs_nothing_and_keeps_no_hold(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("app.gateway.serve.work_order", broken)
+    monkeypatch.setattr("app.gateway.tries.work_order", broken)
     bench = make_bench(Scripted("a", good))
     with pytest.raises(Internal):
         await serve(bench, bench.call())
