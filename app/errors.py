@@ -11,6 +11,7 @@ TurnpikeError
     ├── InvalidKey             401  no key, an unknown one, or a revoked one
     ├── OutOfCredits           402  the money is gone, or this call costs more than is left
     ├── PermissionDenied       403  the key may not do this
+    │   └── ContentRefused     403  the provider's policy forbids the content
     ├── NotFound               404  no such model, route or object
     ├── MethodNotAllowed       405  the route exists, the method does not
     ├── Conflict               409  the object exists already, or is in use
@@ -23,7 +24,32 @@ TurnpikeError
     └── UpstreamTimeout        504  every attempt ran out of time
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The field of a request that ruled offers out, and how."""
+
+    field: str
+    detail: str = ""
+
+
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Why nobody can serve a request, for programs: OpenRouter's ``error.availability``.
+
+    ``excluded_by`` are the reasons, ``fallback_models`` are names that would work.
+    """
+
+    code: str
+    retryable: bool
+    retry_after: int | None = None
+    requested_models: list[str] = []
+    affected_providers: list[str] = []
+    excluded_by: list[str] = []
+    fallback_models: list[str] = []
+    constraint: Constraint | None = None
 
 
 class TurnpikeError(Exception):
@@ -45,12 +71,14 @@ class AlreadyRunning(TurnpikeError):
 class CallError(TurnpikeError):
     """An error that answers an HTTP call.
 
-    ``type`` and ``code`` are the strings OpenAI's clients switch on; ``retryable`` becomes
-    ``x-should-retry`` where it differs from what the status alone would make a client do.
+    ``type`` and ``code`` are the strings OpenAI's clients switch on, ``error_type`` is OpenRouter's
+    word for it; ``retryable`` becomes ``x-should-retry`` where it differs from what the status
+    alone would make a client do. ``availability`` and ``metadata`` go into the body where they are.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
+    error_type: ClassVar[str] = "server"
     code: str | None = None
     retryable: ClassVar[bool | None] = None
 
@@ -61,10 +89,13 @@ class CallError(TurnpikeError):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        availability: Availability | None = None,
     ) -> None:
         super().__init__(message)
         self.param = param
         self.retry_after_s = retry_after_s
+        self.availability = availability
+        self.metadata: dict[str, Any] = {}
         if code is not None:
             self.code = code
 
@@ -73,6 +104,7 @@ class InvalidRequest(CallError):
     """400: the body or a parameter is wrong."""
 
     status = 400
+    error_type = "invalid_request"
     type = "invalid_request_error"
 
 
@@ -86,6 +118,7 @@ class BodyTooLarge(InvalidRequest):
     """413: more bytes than ``server.body_bytes_max``."""
 
     status = 413
+    error_type = "payload_too_large"
     code = "request_too_large"
 
 
@@ -100,6 +133,7 @@ class InvalidKey(CallError):
     """401: no API key, an unknown one or a revoked one."""
 
     status = 401
+    error_type = "authentication"
     type = "invalid_request_error"
     code = "invalid_api_key"
 
@@ -108,6 +142,7 @@ class OutOfCredits(CallError):
     """402: never 429, since clients repeat a 429."""
 
     status = 402
+    error_type = "payment_required"
     type = "insufficient_quota"
     code = "insufficient_quota"
     retryable = False
@@ -117,14 +152,24 @@ class PermissionDenied(CallError):
     """403: the key is good, but may not do this."""
 
     status = 403
+    error_type = "permission_denied"
     type = "invalid_request_error"
     code = "permission_denied"
+
+
+class ContentRefused(PermissionDenied):
+    """403: the provider's policy forbids what was asked for; asking again does not help."""
+
+    error_type = "content_policy_violation"
+    code = "content_policy_violation"
+    retryable = False
 
 
 class NotFound(CallError):
     """404: no such model, route or object."""
 
     status = 404
+    error_type = "not_found"
     type = "invalid_request_error"
     code = "not_found"
 
@@ -133,6 +178,7 @@ class MethodNotAllowed(CallError):
     """405: the route exists, but not with this method."""
 
     status = 405
+    error_type = "invalid_request"
     type = "invalid_request_error"
     code = "method_not_allowed"
 
@@ -141,6 +187,7 @@ class Conflict(CallError):
     """409: it exists already, or is in use."""
 
     status = 409
+    error_type = "precondition_failed"
     type = "invalid_request_error"
     code = "conflict"
     retryable = False
@@ -150,6 +197,7 @@ class Unprocessable(CallError):
     """422: well formed, but at odds with what was asked before under the same name."""
 
     status = 422
+    error_type = "unprocessable"
     type = "invalid_request_error"
     code = "unprocessable"
     retryable = False
@@ -159,6 +207,7 @@ class RateLimited(CallError):
     """429: try again after ``retry_after_s``."""
 
     status = 429
+    error_type = "rate_limit_exceeded"
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
 
@@ -178,6 +227,7 @@ class UpstreamFailed(CallError):
     """502: every provider that was tried failed."""
 
     status = 502
+    error_type = "provider_unavailable"
     type = "server_error"
     code = "upstream_unavailable"
 
@@ -186,6 +236,7 @@ class Unavailable(CallError):
     """503: not able to serve this now."""
 
     status = 503
+    error_type = "provider_overloaded"
     type = "server_error"
     code = "service_unavailable"
 
@@ -203,5 +254,6 @@ class UpstreamTimeout(CallError):
     """504: every provider that was tried ran out of time."""
 
     status = 504
+    error_type = "timeout"
     type = "server_error"
     code = "upstream_timeout"

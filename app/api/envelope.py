@@ -2,14 +2,25 @@
 makes an error body.
 
 OpenAI's shape (openai/openai-openapi, ``ErrorResponse``): ``{"error": {message, type, param,
-code}}``, all four always there; ours adds ``request_id``, the value of the ``Inference-Id`` header.
+code}}``, all four always there; ours adds ``request_id``, the value of the ``Inference-Id`` header,
+and what OpenRouter's errors have: ``metadata.error_type``, and ``availability`` where nobody can
+serve the request.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from app.errors import CallError, Internal, InvalidRequest, MethodNotAllowed, NotFound
+from app.errors import (
+    Availability,
+    CallError,
+    Internal,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -20,6 +31,8 @@ class _Error(msgspec.Struct):
     param: str | None
     code: str | None
     request_id: str
+    metadata: dict[str, Any]
+    availability: Availability | UnsetType = UNSET
 
 
 class _Envelope(msgspec.Struct):
@@ -28,7 +41,19 @@ class _Envelope(msgspec.Struct):
 
 def error_body(error: CallError, call_id: str) -> bytes:
     """The JSON body."""
-    return _encode(_Envelope(_Error(error.message, error.type, error.param, error.code, call_id)))
+    return _encode(
+        _Envelope(
+            _Error(
+                error.message,
+                error.type,
+                error.param,
+                error.code,
+                call_id,
+                {"error_type": error.error_type, **error.metadata},
+                error.availability or UNSET,
+            )
+        )
+    )
 
 
 def error_headers(error: CallError) -> list[tuple[bytes, bytes]]:

@@ -1,5 +1,6 @@
 """``/livez``, ``/healthz``, ``/readyz``, ``/metrics``: for load balancers and Prometheus."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,10 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from app.api.answer import send_answer
+from app.api.services import Services
+from app.gateway.serve import Gateway
 from app.identity.principal import Principal
-from app.ledger.store import LedgerStore
-from app.limits.concurrency import InFlight
-from app.metering.tally import LATENCY_BUCKETS_MS, Histogram, Series, Tally
+from app.metering.tally import LATENCY_BUCKETS_MS, Histogram, Series
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,9 +48,9 @@ class Ready:
 class Metrics:
     """The counts since start, in Prometheus' text format."""
 
-    def __init__(self, tally: Tally, in_flight: InFlight, ledger: LedgerStore) -> None:
+    def __init__(self, gateway: Gateway, services: Services) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(tally, in_flight, ledger))
+        self._registry.register(_Collector(gateway, services))
 
     async def __call__(
         self, _scope: HTTPScope, _receive: Receive, send: Send, _principal: Principal
@@ -61,10 +62,12 @@ class Metrics:
 class _Collector:
     """Reads the plain counts when asked, so that counting itself stays cheap."""
 
-    def __init__(self, tally: Tally, in_flight: InFlight, ledger: LedgerStore) -> None:
-        self._tally = tally
-        self._in_flight = in_flight
-        self._ledger = ledger
+    def __init__(self, gateway: Gateway, services: Services) -> None:
+        self._tally = gateway.tally
+        self._in_flight = gateway.in_flight
+        self._ledger = services.ledger
+        self._health = services.health
+        self._pools = services.pools
 
     def collect(self) -> Iterator[Metric]:
         tally = self._tally
@@ -89,8 +92,32 @@ class _Collector:
         yield GaugeMetricFamily(
             "turnpike_holds_open", "Holds that have not ended.", value=self._ledger.open_holds()
         )
+        yield self._circuits()
+        yield self._keys()
         yield _histogram("call_seconds", "From request to settled.", tally.latency)
         yield _histogram("first_token_seconds", "From request to first token.", tally.first_token)
+
+    def _circuits(self) -> Metric:
+        family = GaugeMetricFamily(
+            "turnpike_circuit_open",
+            "Offers that failed too often lately; 1 each, none where all is well.",
+            labels=["provider", "model"],
+        )
+        for key in self._health.open_circuits():
+            family.add_metric(list(key), 1)
+        return family
+
+    def _keys(self) -> Metric:
+        family = GaugeMetricFamily(
+            "turnpike_provider_keys",
+            "The operator's keys at a provider: ready, resting (429) or refused.",
+            labels=["provider", "state"],
+        )
+        for provider in self._pools.providers():
+            states = Counter(each.state for each in self._pools.states(provider))
+            for state in ("ready", "resting", "refused"):
+                family.add_metric([provider, state], states[state])
+        return family
 
 
 def _counter(

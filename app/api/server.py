@@ -6,7 +6,7 @@ permission cannot be written down here.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar import Litestar, Request, Response
@@ -16,17 +16,25 @@ from litestar.types import ASGIApp
 
 from app.api.admin.routes import admin_router
 from app.api.auth import Authenticator, Permission
+from app.api.calls import Calls
 from app.api.endpoint import endpoint
 from app.api.envelope import error_body, error_headers, from_status
 from app.api.guard import Guard
 from app.api.health import Metrics, Ready, healthz
+from app.api.openai.audio import SpeechRoute, TranscriptionRoute
 from app.api.openai.chat import Chat
+from app.api.openai.embeddings import EmbeddingRoute
+from app.api.openai.images import ImageEdits, ImageGenerations
 from app.api.openai.models import Models
+from app.api.openai.task_calls import TaskCalls
+from app.api.openai.video_jobs import VideoJobs
+from app.api.openai.videos import Videos
 from app.api.openrouter.routes import openrouter_router
 from app.api.services import Services
 from app.config import Server
 from app.errors import CallError, Internal
 from app.gateway.serve import Gateway
+from plugins.contract import Fetch
 
 log = logging.getLogger("turnpike.api")
 ADMIN_BODY_BYTES_MAX = 1024 * 1024
@@ -42,12 +50,25 @@ def build(
     authenticator: Authenticator,
     ready_checks: Callable[[], dict[str, str]],
     local_models: Callable[[], dict[str, str]],
+    reload: Callable[[], Awaitable[Any]],
+    fetch: Fetch,
+    videos: VideoJobs,
 ) -> ASGIApp:
     """The whole application."""
-    chat = Chat(gateway, services.repeats, server.body_bytes_max, server.heartbeat_seconds)
-    models = Models(services.catalog, services.health, services.clock)
+    calls = Calls(
+        services.clock,
+        services.payers,
+        services.confinements,
+        services.preferred,
+        services.provider_keys.own,
+    )
+    chat = Chat(gateway, calls, services.repeats, server.body_bytes_max, server.heartbeat_seconds)
+    size = server.body_bytes_max
+    tasks = TaskCalls(gateway, calls, services.repeats, fetch)
+    video = Videos(gateway, calls, videos, size)
+    models = Models(services.catalog, services.health, services.clock, services.probe_results)
     ready = Ready(ready_checks, local_models)
-    metrics = Metrics(gateway.tally, gateway.in_flight, services.ledger)
+    metrics = Metrics(gateway, services)
 
     def route(path: str, handler: Any, methods: frozenset[str], permission: Permission) -> Any:
         return endpoint(
@@ -56,12 +77,21 @@ def build(
             methods=methods,
             permission=permission,
             authenticator=authenticator,
-            mount=handler is models,
+            mount=handler in (models, video),
         )
 
+    chat_route = route("/v1/chat/completions", chat, _POST, Permission.CALL)
     app = Litestar(
         route_handlers=[
-            route("/v1/chat/completions", chat, _POST, Permission.CALL),
+            chat_route,
+            route("/v1/embeddings", EmbeddingRoute(tasks, size), _POST, Permission.CALL),
+            route("/v1/images/generations", ImageGenerations(tasks, size), _POST, Permission.CALL),
+            route("/v1/images/edits", ImageEdits(tasks, size), _POST, Permission.CALL),
+            route("/v1/audio/speech", SpeechRoute(tasks, size), _POST, Permission.CALL),
+            route(
+                "/v1/audio/transcriptions", TranscriptionRoute(tasks, size), _POST, Permission.CALL
+            ),
+            route("/v1/videos", video, _GET | _POST | {"DELETE"}, Permission.CALL),
             route("/v1/models", models, _GET, Permission.CALL),
             route("/livez", healthz, _GET, Permission.PUBLIC),
             route("/healthz", healthz, _GET, Permission.PUBLIC),
@@ -74,9 +104,11 @@ def build(
         request_max_body_size=ADMIN_BODY_BYTES_MAX,
         openapi_config=None,
         logging_config=None,
-        state=State({"services": services, "authenticator": authenticator}),
+        state=State(
+            {"services": services, "authenticator": authenticator, "reload": reload},
+        ),
     )
-    return Guard(app)
+    return Guard(app, {"/v1/chat/completions": chat_route.fn})
 
 
 def _refuse(request: Request[Any, Any, Any], error: CallError) -> Response[bytes]:

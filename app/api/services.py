@@ -15,21 +15,27 @@ from app.billing.spent import Spending
 from app.billing.switches import Switches
 from app.billing.tiers import Tiers
 from app.config import Config
+from app.identity.confinement import Confinements
 from app.identity.groups import GroupStore
 from app.identity.keys import KeyRing, KeyStore
 from app.identity.members import MemberStore
 from app.identity.orgs import OrgStore
+from app.identity.preferred import PreferredOrders
+from app.identity.provider_keys import ProviderKeys
 from app.identity.users import UserStore
 from app.ledger.store import LedgerStore
 from app.ledger.time import LedgerClock
 from app.metering.usage import UsageLog
 from app.routing.catalog import Catalog
+from app.routing.discovery import Discoveries
 from app.routing.health import Health
+from app.routing.key_pools import KeyPools
+from app.routing.probe_results import ProbeResults
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """The rooms' front doors."""
+    """The rooms' front doors. ``config`` is replaced by a reload; nothing else is."""
 
     config: Config
     clock: LedgerClock
@@ -55,3 +61,9 @@ class Services:
     repeats: Repeats
     health: Health
     catalog: Catalog
+    pools: KeyPools
+    confinements: Confinements
+    preferred: PreferredOrders
+    provider_keys: ProviderKeys
+    discoveries: Discoveries
+    probe_results: ProbeResults

@@ -1,7 +1,7 @@
 """What a tier allows beside calls."""
 
 from app.billing.tiers import Tiers
-from app.config import Feature
+from app.config_types import Feature
 from app.errors import PermissionDenied
 
 _WORDS: dict[Feature, str] = {

@@ -61,6 +61,10 @@ class Resolution:
         self._user_agent = user_agent
         self._tls: ssl.SSLContext | None = None
 
+    def replace(self, apis: Sequence[BillingApi]) -> None:
+        """Ask these from the next poll on."""
+        self._apis = tuple(apis)
+
     async def poll(self) -> int:
         """Ask every provider once, side by side, for all costs that are missing; how many came.
 

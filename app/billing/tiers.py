@@ -1,6 +1,7 @@
 """What a tier gives each month, what happens past it, what it costs and what it allows."""
 
-from app.config import Config, Feature, Tier, nano_usd
+from app.config import Config, Tier, nano_usd
+from app.config_types import Feature
 from app.errors import PermissionDenied
 from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from app.ledger.entries import CreditTerms

@@ -27,7 +27,7 @@ def _line(offer: Offer, services: Services, now_ms: int, *, is_priced: bool) -> 
     return ModelLine(
         model=offer.model,
         provider=offer.provider,
-        task=offer.task,
+        tasks=list(offer.tasks),
         status=("live" if alive else "error") if is_priced else "unpriced",
         price=offer.price if is_priced else None,
         upcoming=[

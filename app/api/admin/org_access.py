@@ -11,7 +11,7 @@ from litestar import Request
 from app.api.admin.asking import services_of
 from app.api.auth import principal_of
 from app.billing.features import require_feature
-from app.config import Feature
+from app.config_types import Feature
 from app.errors import NotFound, PermissionDenied
 from app.identity.members import MemberRole
 from app.identity.names import shown

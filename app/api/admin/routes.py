@@ -26,6 +26,26 @@ from app.api.admin.limits import list_limits, remove_limit, set_limit
 from app.api.admin.members import add_member, list_members, remove_member, set_member_role
 from app.api.admin.models import list_models
 from app.api.admin.orgs import add_org, list_orgs, set_default_payer, set_org_tier, show_org
+from app.api.admin.provider_keys import (
+    forget_secrets,
+    list_org_provider_keys,
+    list_provider_keys,
+    remove_org_provider_key,
+    remove_provider_key,
+    rotate_secrets,
+    set_org_provider_key,
+    set_provider_key,
+)
+from app.api.admin.reload import reload
+from app.api.admin.routing_rules import (
+    clear_preferred,
+    confine,
+    lift_confinement,
+    list_confinements,
+    set_preferred,
+    show_preferred,
+)
+from app.api.admin.routing_state import list_providers
 from app.api.admin.switches import list_switches, switch_off, switch_on
 from app.api.admin.usage import list_calls, show_usage
 from app.api.admin.users import add_user, list_users, set_tier
@@ -50,6 +70,10 @@ OWNERS: list[HTTPRouteHandler] = [
     close_invoices,
     show_clock,
     confirm_clock,
+    reload,
+    rotate_secrets,
+    forget_secrets,
+    list_providers,
 ]
 
 # For every good key. Each handler answers only what its principal may see or change.
@@ -81,6 +105,18 @@ CALLERS: list[HTTPRouteHandler] = [
     preview_invoice,
     show_invoice,
     show_call_costs,
+    list_provider_keys,
+    set_provider_key,
+    remove_provider_key,
+    list_org_provider_keys,
+    set_org_provider_key,
+    remove_org_provider_key,
+    list_confinements,
+    confine,
+    lift_confinement,
+    show_preferred,
+    set_preferred,
+    clear_preferred,
 ]
 
 

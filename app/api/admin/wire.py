@@ -83,7 +83,7 @@ class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     provider: str
-    task: str
+    tasks: list[str]
     status: str
     price: Price | None
     upcoming: list[UpcomingPrice] = []
@@ -95,3 +95,10 @@ class ModelList(msgspec.Struct, frozen=True):
     """Model by model, in the order in which the providers are tried."""
 
     data: list[ModelLine]
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changed, and which changed tables wait for a restart."""
+
+    changed: list[str]
+    needs_restart: list[str]

@@ -5,16 +5,16 @@ from litestar.types import HTTPScope, Receive, Send
 
 from app.api.answer import send_answer, start_answer
 from app.api.body import decode, read_json
-from app.api.endpoint import call_id_of
+from app.api.calls import Calls
 from app.api.envelope import error_body
-from app.api.openai.wire import DONE, ChunkFrames, completion_body
-from app.api.repeats import Repeats, as_stream, bill_to, key_of
-from app.api.sse import STREAM_HEADERS, first_bytes, stream
+from app.api.explain import explain_error
+from app.api.openai.wire import DONE, ChunkFrames, broken_chunk, completion_body, served_by
+from app.api.repeats import Repeats, as_stream, key_of
+from app.api.sse import STREAM_HEADERS, stream
 from app.errors import CallError, InvalidRequest, UpstreamFailed
 from app.gateway.call import Call, Repeatable
 from app.gateway.serve import Gateway
 from app.identity.principal import Principal
-from app.ids import CallId
 from app.ledger.entries import IdempotencyKey, StoredAnswer
 from app.ledger.idempotency import Answered
 from plugins.chat import ChatRequest
@@ -27,9 +27,15 @@ class Chat:
     """The route's handler."""
 
     def __init__(
-        self, gateway: Gateway, repeats: Repeats, body_bytes_max: int, heartbeat_s: float
+        self,
+        gateway: Gateway,
+        calls: Calls,
+        repeats: Repeats,
+        body_bytes_max: int,
+        heartbeat_s: float,
     ) -> None:
         self._gateway = gateway
+        self._calls = calls
         self._repeats = repeats
         self._body_bytes_max = body_bytes_max
         self._heartbeat_s = heartbeat_s
@@ -38,33 +44,26 @@ class Chat:
     async def __call__(
         self, scope: HTTPScope, receive: Receive, send: Send, principal: Principal
     ) -> None:
-        clock = self._gateway.clock
         body = await read_json(scope, receive, self._body_bytes_max)
         request = decode(body, self._decoder, _DECISIVE)
         _check(request)
         key = key_of(scope, body)
         if key is not None and await self._repeat(send, principal, request, key):
             return
-        call = Call(
-            id=CallId(call_id_of(scope)),
-            principal=principal,
-            request=request,
-            body_bytes=len(body),
-            admitted_at_ms=clock.now_ms(),
-            started_ns=clock.monotonic_ns(),
-            bill_to=bill_to(scope),
-            repeatable=None if key is None else Repeatable(key, completion_body, _broken),
-        )
-        pump = self._gateway.serve(call)
+        repeatable = None if key is None else Repeatable(key, completion_body, _broken)
+        call = await self._calls.begin(scope, principal, request, len(body), repeatable)
         try:
-            await first_bytes(pump, receive)
+            pump = self._gateway.serve(call)
+            await self._calls.first_bytes.wait(pump, receive)
         except Answered:  # between the look for an answer and the hold
             if key is None or not await self._repeat(send, principal, request, key):
                 raise
             return
-        served_by = (b"x-inference-provider", call.offer.provider.encode())
+        except CallError as error:
+            raise explain_error(call, error) from error.__cause__
+        headers = served_by(call)
         if not call.streamed:
-            await send_answer(send, 200, completion_body(call, pump.choices), headers=[served_by])
+            await send_answer(send, 200, completion_body(call, pump.choices), headers=headers)
             return
         options = request.stream_options
         with_usage = bool(options and options.include_usage)
@@ -72,16 +71,16 @@ class Chat:
 
         def error_frame(error: CallError) -> bytes:
             # No [DONE] after an error: a client must not take the text for a whole answer (I11).
-            return b"data: " + error_body(error, call.id) + b"\n\n"
+            return b"data: " + broken_chunk(explain_error(call, error), call) + b"\n\n"
 
         await stream(
             pump,
             receive,
             send,
-            headers=[served_by],
+            headers=headers,
             heartbeat_s=self._heartbeat_s,
             frames=frames.frames,
-            last_frames=lambda: frames.usage_frame() + DONE,
+            last_frames=lambda: frames.last_frame() + DONE,
             error_frame=error_frame,
         )
 

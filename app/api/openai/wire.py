@@ -1,10 +1,15 @@
 """Bodies of OpenAI's chat completion API (openai/openai-openapi): a whole answer and its chunks."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from app.gateway.call import Call
+from app.api.envelope import error_body
+from app.api.explain import FIELD, explained
+from app.errors import CallError
+from app.gateway.call import Answer, Call
 from plugins.chat import Choice, ChoiceDelta
 from plugins.contract import Usage
 
@@ -44,6 +49,7 @@ class CompletionBody(msgspec.Struct):
     choices: Sequence[Choice]
     usage: UsageBody
     system_fingerprint: str | None = None
+    openrouter_metadata: dict[str, Any] | UnsetType = UNSET
 
 
 def usage_body(usage: Usage) -> UsageBody:
@@ -59,8 +65,9 @@ def usage_body(usage: Usage) -> UsageBody:
     )
 
 
-def completion_body(call: Call, choices: Sequence[Choice]) -> bytes:
-    """The JSON of a whole answer."""
+def completion_body(call: Call, answer: Answer) -> bytes:
+    """The JSON of a whole answer: of a chat's choices."""
+    choices = cast(Sequence[Choice], answer)
     return _encode(
         CompletionBody(
             id=f"chatcmpl-{call.id}",
@@ -69,6 +76,7 @@ def completion_body(call: Call, choices: Sequence[Choice]) -> bytes:
             model=call.offer.model,
             choices=choices,
             usage=usage_body(call.usage),
+            openrouter_metadata=explained(call) if call.explain else UNSET,
         )
     )
 
@@ -95,8 +103,34 @@ class ChunkFrames:
         """One chunk for each delta; there is at least one."""
         return self._head + self._between.join(map(_encode, deltas)) + self._tail
 
-    def usage_frame(self) -> bytes:
-        """The extra last chunk, where the client asked for it: no choices, only the usage."""
-        if not self._with_usage:
+    def last_frame(self) -> bytes:
+        """The extra last chunk, where the client asked for it: no choices, only the usage, and how
+        the call was served."""
+        if not (self._with_usage or self._call.explain):
             return b""
-        return self._head + b'],"usage":' + _encode(usage_body(self._call.usage)) + b"}\n\n"
+        usage = _encode(usage_body(self._call.usage)) if self._with_usage else b"null"
+        told = b""
+        if self._call.explain:
+            told = b',"' + FIELD.encode() + b'":' + _encode(explained(self._call))
+        return self._head + b'],"usage":' + usage + told + b"}\n\n"
+
+
+def served_by(call: Call) -> list[tuple[bytes, bytes]]:
+    """Headers that say who answered, and without which of the request's parameters."""
+    headers = [(b"x-inference-provider", call.offer.provider.encode())]
+    if call.dropped_params:
+        headers.append((b"x-turnpike-dropped-params", ", ".join(call.dropped_params).encode()))
+    return headers
+
+
+def broken_chunk(error: CallError, call: Call) -> bytes:
+    """The last chunk of a stream that broke off: OpenRouter's form, in which clients that look at
+    ``finish_reason`` only see it too. No [DONE] follows: the text must not pass for whole (I11)."""
+    chunk = {
+        "id": f"chatcmpl-{call.id}",
+        "object": "chat.completion.chunk",
+        "created": call.admitted_at_ms // 1000,
+        "model": call.offer.model,
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+    }
+    return error_body(error, call.id)[:-1] + b"," + _encode(chunk)[1:]

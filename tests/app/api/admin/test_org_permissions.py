@@ -50,6 +50,9 @@ TABLE = [
     Row("GET", f"{ORG}/switches", MEMBERS),
     Row("PUT", f"{ORG}/switches", ADMINS, {**SWITCH, "reason": "why"}),
     Row("DELETE", f"{ORG}/switches", ADMINS, None, SWITCH),
+    Row("PUT", f"{ORG}/provider-keys/{{provider:str}}", ADMINS, {"secret": "sk-of-the-org"}),
+    Row("GET", f"{ORG}/provider-keys", ADMINS),
+    Row("DELETE", f"{ORG}/provider-keys/{{provider:str}}", ADMINS),
     Row("GET", "/api/limits", PUBLIC),
     Row("PUT", "/api/limits", ADMINS, {"scope": "payer", "subject": "acme", "amount_usd": "5"}),
     Row("DELETE", "/api/limits", ADMINS, None, {"scope": "payer", "subject": "acme"}),
@@ -77,6 +80,7 @@ async def test_who_gets_what(desk: Desk, who: str) -> None:
     ann = await services.keyring.authenticate(tenants.keys["ann"])
     await services.limits.set("payer", "acme", 10**9, ann)
     places = {"{org:str}": "acme", "{user:str}": "bob", "{group:str}": tenants.group.id}
+    places["{provider:str}"] = "mock"
     found, expected = {}, {}
     for row in TABLE:
         path = row.route

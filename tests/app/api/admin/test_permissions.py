@@ -19,6 +19,7 @@ GET /api/clock
 GET /api/credit
 GET /api/keys
 GET /api/models
+GET /api/providers
 GET /api/users
 POST /api/adjustments
 POST /api/clock/confirm
@@ -26,17 +27,25 @@ POST /api/credit
 POST /api/invoices/close
 POST /api/keys
 POST /api/orgs
+POST /api/reload
+POST /api/secrets/forget
+POST /api/secrets/rotate
 POST /api/users
 PUT /api/orgs/{org}/tier
 PUT /api/users/{name}/tier
 """
 CALLERS_ROUTES = """
+DELETE /api/confinements
 DELETE /api/limits
 DELETE /api/orgs/{org}/groups/{group}
 DELETE /api/orgs/{org}/groups/{group}/members/{user}
 DELETE /api/orgs/{org}/members/{user}
+DELETE /api/orgs/{org}/provider-keys/{provider}
 DELETE /api/orgs/{org}/switches
+DELETE /api/preferred
+DELETE /api/provider-keys/{provider}
 GET /api/billing
+GET /api/confinements
 GET /api/events
 GET /api/invoices
 GET /api/invoices/preview
@@ -47,17 +56,24 @@ GET /api/orgs/{org}
 GET /api/orgs/{org}/groups
 GET /api/orgs/{org}/groups/{group}/members
 GET /api/orgs/{org}/members
+GET /api/orgs/{org}/provider-keys
 GET /api/orgs/{org}/switches
+GET /api/preferred
+GET /api/provider-keys
 GET /api/usage
 GET /api/usage/rows
 POST /api/billing/costs
 POST /api/orgs/{org}/groups
 POST /api/orgs/{org}/groups/{group}/members
 POST /api/orgs/{org}/members
+PUT /api/confinements
 PUT /api/limits
 PUT /api/orgs/{org}/default-payer
 PUT /api/orgs/{org}/members/{user}/role
+PUT /api/orgs/{org}/provider-keys/{provider}
 PUT /api/orgs/{org}/switches
+PUT /api/preferred
+PUT /api/provider-keys/{provider}
 """
 
 
