@@ -2,74 +2,55 @@
 
 Start: lock → database (migrations) → ledger (ends what a dead process held) → adapters → catalog →
 gateway → application → jobs. Stop is the same order backwards, so that the last write of the last
-call finds its ledger. Only this file names the concrete parts.
+call finds its ledger. Only this file and ``app.parts`` name the concrete parts.
 """
 
 import asyncio
 import logging
 import secrets
-import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import msgspec
 from litestar.types import ASGIApp
 
-from app import version
 from app.api.auth import Authenticator
-from app.api.repeats import Repeats
+from app.api.openai.video_jobs import VideoJobs
 from app.api.server import build
 from app.api.services import Services
-from app.billing.budgets import SpendingLimits
-from app.billing.credit_book import CreditBook
-from app.billing.events import EventLog
-from app.billing.invoices import Composer, Invoices
-from app.billing.month_closing import MonthClosing
-from app.billing.overview import Overviews
-from app.billing.own_costs import OwnCosts
-from app.billing.payers import Payers
-from app.billing.prices import PriceBook, price_from_config
-from app.billing.resolution import BillingApi, Resolution
-from app.billing.spent import Spending
+from app.billing.resolution import Resolution
 from app.billing.standing import AccountStandings
-from app.billing.switches import Switches
 from app.billing.tiers import Tiers
-from app.clock import Clock, SystemClock
-from app.config import Config, Provider, nano_usd, secret
+from app.clock import SystemClock
+from app.config import Config
 from app.errors import AlreadyRunning, ConfigError
-from app.gateway.attempt import Deadlines
+from app.gateway.adapters import Adapters
 from app.gateway.serve import Gateway
-from app.identity.groups import GroupStore
-from app.identity.keys import KeyRing, KeyStore
-from app.identity.members import MemberStore
-from app.identity.orgs import OrgStore
-from app.identity.users import UserStore
-from app.jobs.deliver_events import EventDelivery, webhook_to
+from app.jobs.probe_offers import OfferProbes
 from app.jobs.schedule import Crew, Schedule
-from app.jobs.usage_log import UsageKeeping
 from app.ledger.sqlite import SqliteLedger
 from app.ledger.time import LedgerClock, open_clock
 from app.ledger.verify import JournalWatch
-from app.limits.concurrency import InFlight
 from app.metering.segments import Segments
-from app.metering.tally import Tally
-from app.metering.usage import UsageLog
-from app.routing.catalog import Catalog
-from app.routing.health import Health
+from app.parts import (
+    adapters_of,
+    delivery_of,
+    gateway_of,
+    local_runtime,
+    prober_of,
+    services_of,
+    usage_keeping,
+)
+from app.providers import USER_AGENT, Builder, billing_apis, fetcher_of, provider_keys
+from app.reload import Reloader
 from app.storage.database import DATABASE_NAME
 from app.storage.lock import SERVER_FILE, DataDirLock
 from app.storage.sqlite import SqliteDatabase
-from local_runtime.adapter import LocalAdapter
-from local_runtime.runtime import LocalModelSpec, LocalRuntime, RuntimeConfigError
-from plugins.contract import Adapter, ModelEntry, Plugin, ProviderSettings, Toolbox
-from plugins.discover import PluginRefused, discover
+from local_runtime.runtime import LocalRuntime
 
 log = logging.getLogger("turnpike.boot")
 LOCK_SECONDS_MAX = 3.0
-CALLS_IN_FLIGHT_MAX = 4096
-USER_AGENT = f"turnpike/{version.VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +62,18 @@ class Appliance:
     services: Services
     gateway: Gateway
     runtime: LocalRuntime
+    reloader: Reloader
 
 
 @asynccontextmanager
-async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appliance]:
+async def open_appliance(
+    config: Config, *, serving: bool, reread: Callable[[], Config] | None = None
+) -> AsyncIterator[Appliance]:
     """Build and start everything, and stop it in order at the end.
 
-    Without ``serving`` no engine, pool or job is started and no secret read: enough for the
-    command line to use the /api surface in-process. Raises AlreadyRunning, ConfigError.
+    ``reread`` gives the configuration as it stands when a reload is asked for. Without ``serving``
+    no engine, pool or job is started and no provider key read: enough for the command line to use
+    the /api surface in-process. Raises AlreadyRunning, ConfigError.
     """
     clock = LedgerClock(SystemClock())
     async with AsyncExitStack() as stack:
@@ -104,135 +89,95 @@ async def open_appliance(config: Config, *, serving: bool) -> AsyncIterator[Appl
         for lost in await ledger.recover():
             log.warning("call %s was lost with the last process; nothing charged", lost.call_id)
 
-        runtime = _local_runtime(config, serving=serving)
-        adapters = _adapters(config, runtime, clock, serving=serving)
-        services = _services(config, database, ledger, adapters, clock, tiers, segments)
-        stack.push_async_callback(services.keyring.close)
+        runtime = local_runtime(config, serving=serving)
+        builder = Builder(config, clock)
+        adapters = Adapters(adapters_of(config, runtime, builder))
+        services = services_of(config, database, ledger, adapters, clock, tiers, segments)
+        videos = VideoJobs(database, clock, config.data_dir(), fetcher_of(config, large=True))
+        await _open(services, stack)
         if serving:
-            for provider_id, adapter in adapters.items():
-                stack.push_async_callback(adapter.close)
-                await _start(provider_id, adapter)
-        gateway = _gateway(config, services, adapters)
-        journal = JournalWatch(database)
+            builder.warn_of_missing_keys()
+            await _start(services, adapters, stack)
+            await videos.open()
+        stack.push_async_callback(videos.close)
+        gateway = gateway_of(config, services, adapters)
         stack.push_async_callback(gateway.drain, 0)
+        resolution = Resolution(
+            ledger, billing_apis(config) if serving else [], clock.ages, USER_AGENT
+        )
+        prober = prober_of(config, services, adapters)
+        reloader = Reloader(reread, services, gateway, adapters, resolution, prober)
+        journal = JournalWatch(database)
         admin_token = secrets.token_urlsafe(32)
-
-        def problems() -> dict[str, str]:
-            found = {}
-            if database.failed is not None:
-                found["ledger"] = "stopped after a failed write; restart the server"
-            if journal.problem is not None:
-                found["journal"] = journal.problem
-            if gateway.in_flight.draining:
-                found["server"] = "shutting down"
-            return found
-
         asgi = build(
             server=config.server,
             services=services,
             gateway=gateway,
             authenticator=Authenticator(services.keyring, admin_token),
-            ready_checks=problems,
+            ready_checks=lambda: _problems(database, journal, gateway),
+            reload=reloader.reload,
             local_models=lambda: {status.model: str(status.state) for status in runtime.status()},
+            fetch=fetcher_of(config),
+            videos=videos,
         )
         if serving:
-            resolution = Resolution(ledger, _billing_apis(config), clock.ages, USER_AGENT)
-            schedule = Schedule(
-                Crew(
-                    database=database,
-                    ledger=ledger,
-                    clock=clock,
-                    resolution=resolution,
-                    delivery=_delivery(config, services),
-                    closing=services.closing,
-                    journal=journal,
-                    usage=_usage_keeping(config, database, segments, clock),
-                )
+            crew = Crew(
+                database=database,
+                ledger=ledger,
+                clock=clock,
+                resolution=resolution,
+                delivery=delivery_of(config, services),
+                closing=services.closing,
+                journal=journal,
+                usage=usage_keeping(config, database, segments, clock),
+                videos=videos,
+                discoveries=services.discoveries,
+                probes=OfferProbes(prober, services.catalog, clock),
             )
-            schedule.start()
-            stack.callback(schedule.stop)
-        yield Appliance(asgi, admin_token, services, gateway, runtime)
+            _keep(crew, stack)
+        yield Appliance(asgi, admin_token, services, gateway, runtime, reloader)
 
 
-def _services(
-    config: Config,
-    database: SqliteDatabase,
-    ledger: SqliteLedger,
-    adapters: Mapping[str, Adapter],
-    clock: LedgerClock,
-    tiers: Tiers,
-    segments: Segments,
-) -> Services:
-    users = UserStore(database, clock, tiers.for_users())
-    keys = KeyStore(database, clock)
-    composer = Composer(config.invoices, tiers)
-    return Services(
-        config=config,
-        clock=clock,
-        users=users,
-        keys=keys,
-        keyring=KeyRing(database, keys, users, clock),
-        orgs=OrgStore(database, clock, tiers.for_orgs()),
-        members=MemberStore(database, clock),
-        groups=GroupStore(database, clock),
-        switches=Switches(database, clock),
-        limits=SpendingLimits(database, clock, tiers),
-        tiers=tiers,
-        ledger=ledger,
-        usage=UsageLog(database, segments),
-        costs=OwnCosts(database),
-        payers=Payers(database),
-        overviews=Overviews(database, ledger, clock),
-        spending=Spending(database, clock),
-        credit_book=CreditBook(database, ledger),
-        events=EventLog(database),
-        invoices=Invoices(database, clock, composer),
-        closing=MonthClosing(database, clock, composer),
-        repeats=Repeats(database, clock),
-        health=Health(clock),
-        catalog=Catalog(adapters, clock.now_ms(), PriceBook(config)),
-    )
+def _keep(crew: Crew, stack: AsyncExitStack) -> None:
+    """Start the jobs."""
+    schedule = Schedule(crew)
+    schedule.start()
+    stack.callback(schedule.stop)
 
 
-def _usage_keeping(
-    config: Config, database: SqliteDatabase, segments: Segments, clock: LedgerClock
-) -> UsageKeeping:
-    return UsageKeeping(
-        database,
-        segments,
-        clock,
-        keep_days=config.usage.keep_days,
-        keep_bytes=config.usage.keep_bytes,
-    )
+def _problems(database: SqliteDatabase, journal: JournalWatch, gateway: Gateway) -> dict[str, str]:
+    """Why no call can be served now, by the part that says so."""
+    found = {}
+    if database.failed is not None:
+        found["ledger"] = "stopped after a failed write; restart the server"
+    if journal.problem is not None:
+        found["journal"] = journal.problem
+    if gateway.in_flight.draining:
+        found["server"] = "shutting down"
+    return found
 
 
-def _delivery(config: Config, services: Services) -> EventDelivery | None:
-    """What tells the webhook; None where none is configured. Raises ConfigError."""
-    if config.webhook.url is None:
-        return None
-    key = secret(config.webhook.secret, where="webhook.secret")
-    return EventDelivery(services.events, services.clock, webhook_to(config.webhook.url, key))
+async def _open(services: Services, stack: AsyncExitStack) -> None:
+    """Read what calls ask of memory. Raises ConfigError."""
+    await services.confinements.load()
+    await services.preferred.load()
+    await services.discoveries.load()
+    services.catalog.rebuild(services.clock.now_ms())
+    await services.probe_results.load(services.health)
+    stack.push_async_callback(services.provider_keys.close)
+    stack.push_async_callback(services.keyring.close)
 
 
-def _gateway(config: Config, services: Services, adapters: Mapping[str, Adapter]) -> Gateway:
-    return Gateway(
-        catalog=services.catalog,
-        adapters=adapters,
-        deadlines=_deadlines(config),
-        ledger=services.ledger,
-        billed_later={each.id for each in config.providers if each.billing is not None},
-        health=services.health,
-        clock=services.clock,
-        in_flight=InFlight(CALLS_IN_FLIGHT_MAX),
-        tally=Tally(),
-    )
-
-
-async def _start(provider_id: str, adapter: Adapter) -> None:
-    try:
-        await adapter.start()
-    except OSError as error:
-        raise ConfigError(f"provider {provider_id!r} cannot be started: {error}") from error
+async def _start(services: Services, adapters: Adapters, stack: AsyncExitStack) -> None:
+    """Read the keys, which only serving needs, and open pools and children. Raises ConfigError."""
+    await services.provider_keys.open()
+    services.pools.replace(provider_keys(services.config))
+    stack.push_async_callback(adapters.close)
+    for provider_id, adapter in adapters.current.items():
+        try:
+            await adapter.start()
+        except OSError as error:
+            raise ConfigError(f"provider {provider_id!r} cannot be started: {error}") from error
 
 
 async def _acquire(lock: DataDirLock, *, patient: bool) -> None:
@@ -249,128 +194,3 @@ async def _acquire(lock: DataDirLock, *, patient: bool) -> None:
             await asyncio.sleep(0.05)
         else:
             return
-
-
-def _local_runtime(config: Config, *, serving: bool) -> LocalRuntime:
-    """The runtime; a command that serves nothing works with a model's file missing too."""
-    specs = [
-        LocalModelSpec(
-            id=model.id,
-            source=model.source,
-            engine=model.engine,
-            context_length=model.context_length,
-            threads=model.threads,
-            preload=model.preload,
-        )
-        for model in config.local_models()
-    ]
-    try:
-        return LocalRuntime(
-            specs,
-            placement=config.local.placement,
-            command=_worker_command(),
-            queue_length_max=config.local.queue_length_max,
-        )
-    except RuntimeConfigError as error:
-        if serving:
-            raise ConfigError(str(error)) from error
-        log.warning("local models are left out: %s", error)
-        return LocalRuntime([])
-
-
-def _worker_command() -> list[str]:
-    """The child that runs an engine is this very program, frozen or not."""
-    return [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "app"]), "worker"]
-
-
-def _adapters(
-    config: Config, runtime: LocalRuntime, clock: Clock, *, serving: bool
-) -> Mapping[str, Adapter]:
-    """One adapter per provider, in the order of the file, and the local runtime first.
-
-    Provider secrets are only read to serve: the command line needs none of them.
-    """
-    adapters: dict[str, Adapter] = {}
-    if config.local_models():
-        per_second = nano_usd(config.local.hardware.price_usd_per_second)
-        adapters["local"] = LocalAdapter(runtime, price_nano_usd_per_second=per_second)
-    try:
-        plugins = discover()
-    except PluginRefused as error:
-        raise ConfigError(str(error)) from error
-    for at, provider in enumerate(config.providers):
-        where = f"providers[{at}]"
-        api_key = secret(provider.api_key, where=f"{where}.api_key") if serving else None
-        adapters[provider.id] = _adapter(provider, where, api_key, plugins, clock)
-    return adapters
-
-
-def _adapter(
-    provider: Provider,
-    where: str,
-    api_key: str | None,
-    plugins: Mapping[str, Plugin],
-    clock: Clock,
-) -> Adapter:
-    plugin = plugins.get(provider.plugin)
-    if plugin is None:
-        known = ", ".join(sorted(plugins))
-        raise ConfigError(f"{where}.plugin: no plugin {provider.plugin!r}; there are: {known}")
-    raw = dict(provider.settings)
-    if provider.base_url is not None:
-        raw["base_url"] = provider.base_url
-    if api_key is not None:
-        raw["api_key"] = api_key
-    try:
-        settings: ProviderSettings = msgspec.convert(raw, plugin.settings)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}.settings: {error}") from error
-    toolbox = Toolbox(
-        provider_id=provider.id,
-        models=tuple(
-            ModelEntry(
-                id=model.id,
-                upstream_id=model.upstream_id or model.id,
-                task=model.task,
-                price=price_from_config(model),
-                context_length=model.context_length,
-                output_tokens_max=model.output_tokens_max,
-            )
-            for model in provider.models
-        ),
-        log=logging.getLogger(f"turnpike.provider.{provider.id}"),
-        monotonic_ns=clock.monotonic_ns,
-        user_agent=USER_AGENT,
-        request_id_header=None if provider.billing is None else provider.billing.request_id_header,
-    )
-    try:
-        return plugin.build(settings, toolbox)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _billing_apis(config: Config) -> list[BillingApi]:
-    """The providers that are asked afterwards what calls cost."""
-    return [
-        BillingApi(
-            provider=provider.id,
-            url=provider.billing.url,
-            api_key=secret(provider.billing.api_key, where=f"providers[{at}].billing.api_key"),
-        )
-        for at, provider in enumerate(config.providers)
-        if provider.billing is not None
-    ]
-
-
-def _deadlines(config: Config) -> dict[str, Deadlines]:
-    deadlines = {
-        provider.id: Deadlines(
-            first_event_s=provider.first_event_seconds_max,
-            idle_s=provider.idle_seconds_max,
-            total_s=provider.seconds_max,
-        )
-        for provider in config.providers
-    }
-    # On one's own machine a call may wait for a model to load and for its turn.
-    deadlines["local"] = Deadlines(first_event_s=600.0, idle_s=120.0, total_s=1800.0)
-    return deadlines

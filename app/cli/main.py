@@ -18,6 +18,11 @@ from app.cli.limits import limits
 from app.cli.models import models
 from app.cli.orgs import orgs
 from app.cli.output import show_error
+from app.cli.plugins import plugins
+from app.cli.provider_keys import provider_keys
+from app.cli.reload import reload
+from app.cli.routing import confine, preferred, providers
+from app.cli.secrets import secrets
 from app.cli.serve import serve
 from app.cli.usage import usage
 from app.cli.users import users
@@ -49,9 +54,15 @@ for command in (
     serve,
     users,
     keys,
+    provider_keys,
+    secrets,
     orgs,
     limits,
     models,
+    providers,
+    plugins,
+    confine,
+    preferred,
     usage,
     billing,
     adjust,
@@ -61,6 +72,7 @@ for command in (
     ledger,
     backup,
     restore,
+    reload,
     worker,
 ):
     turnpike.add_command(command)

@@ -3,23 +3,29 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from app.cli.banner import print_banner, watch_loading
-from app.cli.interpreter import let_go_less
+from app.cli.interpreter import let_go_less, open_more_files
 from app.cli.invocation import Invocation
 from app.cli.logs import configure_logging
 from app.config import Config, Server
-from app.errors import ConfigError
+from app.errors import ConfigError, TurnpikeError
 from app.storage.lock import SERVER_FILE
 
+if TYPE_CHECKING:
+    from app.reload import Reloader
+
+log = logging.getLogger("turnpike.serve")
 KEEP_ALIVE_SECONDS = 75
 # The drain's own end, after which nothing is waited for any more.
 _AFTER_DRAIN_SECONDS = 8
@@ -31,8 +37,9 @@ def serve(invocation: Invocation) -> None:
     """Run the appliance until SIGTERM or Ctrl-C, then let the running calls end."""
     config = invocation.config()
     configure_logging(config.server.log_level)
+    open_more_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config))
+        runner.run(_serve(config, invocation.config))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -43,7 +50,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, reread: Callable[[], Config]) -> None:
     import uvicorn
 
     from app.api.connection import bounded_http
@@ -57,7 +64,7 @@ async def _serve(config: Config) -> None:
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    async with open_appliance(config, serving=True) as appliance:
+    async with open_appliance(config, serving=True, reread=reread) as appliance:
         listening = bind(config.server)
         server = Listener(
             uvicorn.Config(
@@ -85,6 +92,7 @@ async def _serve(config: Config) -> None:
             )
 
         _on_signals(stop)
+        _on_hangup(appliance.reloader)
         # Only now can nothing go wrong that would lose the one moment the key is shown.
         services = appliance.services
         first_key = await bootstrap_owner(services.users, services.keys)
@@ -137,6 +145,25 @@ def _write_server_file(path: Path, base_url: str, token: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         json.dump({"pid": os.getpid(), "base_url": base_url, "token": token}, file)
+
+
+def _on_hangup(reloader: "Reloader") -> None:
+    """SIGHUP, where there is one, reads the configuration again."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        try:
+            await reloader.reload()
+        except TurnpikeError as error:
+            log.error("the configuration was not reloaded: %s", error.message)
+
+    def begin() -> None:
+        task = asyncio.create_task(reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

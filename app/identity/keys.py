@@ -19,8 +19,10 @@ from app.identity.users import PAGE_LENGTH_MAX, UserStore, unknown_user
 from app.ids import new_key_id
 from app.storage.database import Database, Row, Transaction
 
-CACHE_NS_MAX = 60 * 10**9
-CACHE_ENTRIES_MAX = 10_000
+# The one process that writes keys forgets a principal the moment its key or user changes, and the
+# ledger asks again in the transaction of every hold, so this bounds nothing but the unforeseen.
+CACHE_NS_MAX = 600 * 10**9
+CACHE_ENTRIES_MAX = 131_072
 LAST_USED_MS_MIN = 60_000
 KEY_NAME_LENGTH_MAX = 64
 
@@ -135,19 +137,27 @@ class KeyStore:
         return await self._database.write(unit)
 
 
+class _Remembered(msgspec.Struct, gc=False):
+    """A principal, until when it is remembered, and from when on a use of it is noted again."""
+
+    principal: Principal
+    until_ns: int
+    note_ns: int
+
+
 class KeyRing:
     """Bearer strings → principals.
 
     A principal is remembered under the SHA-256 of the whole bearer string, never under a part of
-    it, for at most 60 s. It is forgotten at once when its key or user changes. Only good keys are
-    remembered, so strangers cannot fill the memory.
+    it, for at most ten minutes. It is forgotten at once when its key or user changes. Only good
+    keys are remembered, so strangers cannot fill the memory.
     """
 
     def __init__(self, database: Database, keys: KeyStore, users: UserStore, clock: Clock) -> None:
         self._database = database
         self._keys = keys
         self._clock = clock
-        self._cache: dict[bytes, tuple[Principal, int]] = {}
+        self._cache: dict[bytes, _Remembered] = {}
         self._generation = 0
         self._touching: dict[str, asyncio.Task[None]] = {}
         keys.watch(lambda key_id: self.invalidate(key_id=key_id))
@@ -158,9 +168,13 @@ class KeyRing:
         if len(bearer) != key_format.KEY_LENGTH:
             return None
         entry = self._cache.get(_digest(bearer))
-        if entry is None or self._clock.monotonic_ns() >= entry[1]:
+        now_ns = self._clock.monotonic_ns()
+        if entry is None or now_ns >= entry.until_ns:
             return None
-        return entry[0]
+        if now_ns >= entry.note_ns:
+            entry.note_ns = now_ns + LAST_USED_MS_MIN * 1_000_000
+            self._note_use(entry.principal.key_id, None)
+        return entry.principal
 
     async def authenticate(self, bearer: str) -> Principal:
         """The principal of a good key. Raises InvalidKey, whose message never holds the key."""
@@ -203,7 +217,8 @@ class KeyRing:
         if key_id is None and user_id is None:
             self._cache.clear()
             return
-        for bearer_digest, (principal, _) in list(self._cache.items()):
+        for bearer_digest, remembered in list(self._cache.items()):
+            principal = remembered.principal
             if principal.key_id == key_id or principal.user_id == user_id:
                 del self._cache[bearer_digest]
 
@@ -219,7 +234,10 @@ class KeyRing:
         self._cache.pop(key, None)
         if len(self._cache) >= CACHE_ENTRIES_MAX:
             del self._cache[next(iter(self._cache))]
-        self._cache[key] = (principal, self._clock.monotonic_ns() + CACHE_NS_MAX)
+        now_ns = self._clock.monotonic_ns()
+        self._cache[key] = _Remembered(
+            principal, now_ns + CACHE_NS_MAX, now_ns + LAST_USED_MS_MIN * 1_000_000
+        )
 
     def _note_use(self, key_id: str, last_used_at_ms: int | None) -> None:
         """At most once a minute per key, behind the caller's back."""

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from app import config, config_faults
-from app.config import Config, load, nano_usd, parse, secret
+from app import config_faults, config_routing, config_types
+from app.config import STARTER_MODEL, Config, load, nano_usd, parse, secret
 from app.config_rules import moment_ms
 from app.errors import ConfigError
 
@@ -206,8 +206,9 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
 
 def test_every_pattern_has_words() -> None:
     aliases = (
-        *(config.Identifier, config.ModelName, config.Usd),
-        *(config.HttpUrl, config.HeaderName, config.Moment),
+        *(config_types.Identifier, config_types.ModelName, config_types.Usd, config_types.Label),
+        *(config_types.HttpUrl, config_types.HeaderName, config_types.Moment),
+        *(config_routing.AliasName, config_routing.FileName, config_routing.Digest),
     )
     patterns = {get_args(alias)[1].pattern for alias in aliases}
     assert patterns <= set(config_faults.PATTERNS)
@@ -241,7 +242,7 @@ def test_the_data_directory_of_the_command_line_wins(tmp_path: Path) -> None:
 
 
 def test_the_starter_model_is_served_where_nothing_else_is_configured() -> None:
-    assert [model.id for model in parsed("").local_models()] == [config.STARTER_MODEL]
+    assert [model.id for model in parsed("").local_models()] == [STARTER_MODEL]
     assert parsed(PROVIDER + MODEL + PRICE).local_models() == []
 
 

@@ -6,12 +6,18 @@ import io
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from app.boot import open_appliance
+from app.cli.usage import _show_sums
 from app.config import load
 from app.ids import new_call_id
 from app.ledger.entries import HoldRequest, Outcome, UsageRow
+from app.metering.usage import UsageSummary
 from tests.app.cli.terminal import Inside
+
+_TEXTS = {"group", "label", "groups", "labels"}
+_SUMMED = [name for name in UsageSummary.__struct_fields__ if name not in _TEXTS]
 
 
 async def _calls(config_file: Path, data_dir: Path) -> None:
@@ -26,8 +32,7 @@ async def _calls(config_file: Path, data_dir: Path) -> None:
                     call_id=call_id,
                     user_id=user.id,
                     key_id=key.id,
-                    model=model,
-                    providers=("mock",),
+                    offers=(("mock", model),),
                     amount_nano_usd=100,
                     floor_nano_usd=100,
                     admitted_at_ms=now_ms,
@@ -68,6 +73,25 @@ def test_sums_by_one_and_by_several(used: Inside) -> None:
     both = used.json("usage", "--by", "model", "--by", "user", "--since", "2026-01-01")
     assert [line["labels"]["user"] for line in both] == ["ann", "ann"]
     assert used.json("usage", "--until", "2026-01-01") == []
+
+
+def test_other_quantities_have_a_column_where_there_are_any(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = UsageSummary(
+        **dict.fromkeys(_SUMMED, 0),
+        group="acme/voice",
+        label="acme/voice",
+        groups={"model": "acme/voice"},
+        labels={"model": "acme/voice"},
+    )
+    line = replace(line, calls=2, characters=4096, audio_ms=61_500)
+    _show_sums(("model",), [line, replace(line, characters=0, audio_ms=0)])
+    assert capsys.readouterr().out == (
+        "MODEL\tCALLS\tINPUT_TOKENS\tOUTPUT_TOKENS\tCHARACTERS\tAUDIO_S\tCOMPUTE_S\tCOST\n"
+        "acme/voice\t2\t0\t0\t4096\t61.500\t0.000\t$0.00\n"
+        "acme/voice\t2\t0\t0\t0\t0.000\t0.000\t$0.00\n"
+    )
 
 
 def test_sums_as_csv(used: Inside) -> None:
