@@ -31,6 +31,9 @@ from plugins.contract import (
 
 RETRY_AFTER_S_MAX = 60.0
 _MEAN_WEIGHT = 0.1
+# A schema is a grammar here, which no answer can leave.
+_HELD_TO = frozenset({"structured_outputs"})
+_READ = frozenset({"text"})
 
 
 class LocalAdapter:
@@ -58,7 +61,9 @@ class LocalAdapter:
                 upstream_id=model.spec.id,
                 price=self._price,
                 context_length=model.context_length,
-                supported_params=model.supported_params,
+                supported_params=model.supported_params | _HELD_TO,
+                input_modalities=_READ,
+                output_modalities=_READ,
                 abort_stops_billing=True,
             )
             for model in self.runtime.models.values()
@@ -143,7 +148,7 @@ class _Generation:
     async def events(self) -> AsyncGenerator[Event, None]:
         call = self._call
         request = EngineRequest(
-            request_id=call.attempt_id, chat=call.request, compute_ns_max=call.compute_ns_max
+            request_id=call.attempt_id, chat=call.chat, compute_ns_max=call.compute_ns_max
         )
         watch = None
         if call.stop is not None:

@@ -110,6 +110,8 @@ def appliance(
     config_path = data_dir / "config.toml"
     if "[server]" not in config:
         config = f"[server]\nport = 0\n{config}"
+    if "[routing" not in config:  # probes would be in the played providers' books
+        config = f"[routing]\nprobes = false\n{config}"
     config_path.write_text(config)
     environment = {**os.environ, **(env or {})}
     log_path = data_dir / "serve.log"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.journeys.callers import Caller, Heard, chat
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.rates import Rates
-from tests.upstream.scenes import JsonObject, Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.rates import Rates
+from tests.upstreams.scenes import JsonObject, Scene
 
 COMPUTE_S = "1.5"
 MODELS = ("acme/tokens", "acme/request", "acme/seconds")
@@ -81,7 +81,7 @@ class Market:
 
     def toml(self) -> str:
         """The providers' part of a configuration file."""
-        parts = []
+        parts = ['[routing]\ndefault_policy = "preferred"\nprobes = false\n']
         for name, provider in (("flaky", self.flaky), ("steady", self.steady)):
             parts.append(
                 f'[[providers]]\nid = "{name}"\nplugin = "openai_compatible"\n'

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance, cli
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.provider import PlayedProvider
 
 CLIENTS = 8
 

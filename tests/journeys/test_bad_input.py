@@ -96,7 +96,9 @@ def post(running: RunningAppliance, key: str, body: bytes, **headers: str) -> ht
 def check_shape(response: httpx.Response) -> dict[str, Any]:
     """OpenAI's error shape, with the request's id."""
     error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code", "request_id"}
+    fields = {"message", "type", "param", "code", "request_id", "metadata"}
+    assert fields <= set(error) <= fields | {"availability"}
+    assert error["metadata"]["error_type"]
     assert isinstance(error["message"], str)
     assert error["message"]
     assert error["request_id"] == response.headers["inference-id"]

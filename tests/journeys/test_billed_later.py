@@ -17,9 +17,9 @@ from app.jobs import schedule
 from tests.appliance import appliance
 from tests.journeys.callers import Caller, Heard, chat
 from tests.journeys.ledger_file import LedgerFile
-from tests.upstream.billing import PlayedBilling
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.upstreams.billing import PlayedBilling
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 CONFIG = """
 [server]
@@ -41,7 +41,8 @@ price = {{ input = "200", output = "600" }}
 @asynccontextmanager
 async def in_process(config: str, data_dir: Path) -> Any:
     """The appliance within the test, whose polls a test can hurry up."""
-    parsed = parse(tomllib.loads(config), source="test", data_dir=str(data_dir))
+    quiet = {"routing": {"probes": False}}
+    parsed = parse(quiet | tomllib.loads(config), source="test", data_dir=str(data_dir))
     async with open_appliance(parsed, serving=True) as running:
         transport = httpx.ASGITransport(cast(Any, running.asgi))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.provider import PlayedProvider
 
 LIBRARIES = [
     Path(folder) / "faketime" / "libfaketimeMT.so.1"

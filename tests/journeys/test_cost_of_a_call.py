@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from tests.appliance import RunningAppliance, appliance
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 CONFIG = """
 [[providers]]

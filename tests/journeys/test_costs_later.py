@@ -18,8 +18,8 @@ from app.jobs import schedule
 from app.ledger.entries import Balance
 from app.storage.database import DATABASE_NAME
 from tests.appliance import MOCK_PROVIDER, appliance
-from tests.upstream.billing import PlayedBilling
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.billing import PlayedBilling
+from tests.upstreams.provider import PlayedProvider
 
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
@@ -79,7 +79,10 @@ async def front(data_dir: Path, base_url: str, billing_url: str) -> AsyncIterato
             }
         ],
     }
-    config = parse({"providers": [provider]}, source="test", data_dir=str(data_dir))
+    quiet = {"probes": False}
+    config = parse(
+        {"routing": quiet, "providers": [provider]}, source="test", data_dir=str(data_dir)
+    )
     async with open_appliance(config, serving=True) as running:
         user = await running.services.users.add("ann", "pro", "member")
         _, key = await running.services.keys.create("ann", "laptop")

@@ -20,9 +20,9 @@ import pytest_asyncio
 from tests.appliance import RunningAppliance, appliance
 from tests.journeys.callers import Caller, Heard, chat, seed_of_run
 from tests.journeys.ledger_file import CallRow, LedgerFile
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.rates import Rates
-from tests.upstream.scenes import WORDS, Booked, JsonObject, Scene, UsageMode
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.rates import Rates
+from tests.upstreams.scenes import WORDS, Booked, JsonObject, Scene, UsageMode
 
 DISCONNECTS = int(os.environ.get("TURNPIKE_DISCONNECTS", "1000"))
 BREAKS = int(os.environ.get("TURNPIKE_BREAKS", "200"))

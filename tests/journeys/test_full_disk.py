@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.provider import PlayedProvider
 
 
 def limit_file_size(running: RunningAppliance) -> None:

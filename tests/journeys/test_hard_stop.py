@@ -31,7 +31,7 @@ def check_refusals(heard: dict[str, Heard], code: str = "insufficient_quota") ->
         if not each.dropped:
             error = each.error
             assert error is not None
-            assert error.keys() == {"message", "type", "param", "code", "request_id"}
+            assert error.keys() == {"message", "type", "param", "code", "request_id", "metadata"}
             assert (error["type"], error["code"]) == ("insufficient_quota", code)
     assert {each.status for each in heard.values() if not each.dropped} <= STATUSES
     return len(refused)

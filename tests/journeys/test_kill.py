@@ -25,8 +25,8 @@ from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
 from tests.journeys.callers import Caller, Heard, chat, seed_of_run
 from tests.journeys.ledger_file import LedgerFile
 from tests.journeys.market import MODELS, RATES, Errand, Market, open_market
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import Scene
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 KILLS = int(os.environ.get("TURNPIKE_KILLS", "10"))
 CRASH_POINTS = int(os.environ.get("TURNPIKE_CRASH_POINTS", "8"))
@@ -243,6 +243,9 @@ class Crowd:
             if who == "bob":
                 self._waiting.append((who, errand))
             raise
+        if heard.status in (502, 503):  # the retry budget was used up: nothing was charged
+            self._waiting.append((who, errand))
+            return
         assert heard.status == 200, heard.body
         assert not errand.stream or heard.done
         self.acknowledged[heard.id.removeprefix("chatcmpl-")] = errand.tag

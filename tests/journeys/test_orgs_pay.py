@@ -17,8 +17,8 @@ import pytest_asyncio
 from tests.appliance import RunningAppliance, appliance
 from tests.journeys.callers import Caller, Heard, chat
 from tests.journeys.ledger_file import CallRow, LedgerFile
-from tests.upstream.provider import PlayedProvider
-from tests.upstream.scenes import SCENES
+from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import SCENES
 
 FILES_MAX = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 IN_FLIGHT = min(int(os.environ.get("TURNPIKE_IN_FLIGHT", "1000")), FILES_MAX // 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.appliance import MOCK_PROVIDER, appliance
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.provider import PlayedProvider
 
 CONFIG = """
 [server]

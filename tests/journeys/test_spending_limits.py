@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
 from tests.journeys.callers import Caller, Heard, chat
 from tests.journeys.ledger_file import LedgerFile
-from tests.upstream.provider import PlayedProvider
+from tests.upstreams.provider import PlayedProvider
 
 COST = 3 * 200 + 8 * 600
 

@@ -39,7 +39,7 @@ async def test_offers(serve: Serve) -> None:
     assert offer.context_length == 8192  # known without loading
     assert offer.price.compute_per_second == PRICE_NANO_USD_PER_SECOND
     assert offer.abort_stops_billing
-    assert offer.supported_params == SUPPORTED_PARAMS
+    assert offer.supported_params == SUPPORTED_PARAMS | {"structured_outputs"}
     assert set(ChatRequest.__struct_fields__) >= SUPPORTED_PARAMS
     assert not SUPPORTED_PARAMS & {"tools", "functions", "audio", "prediction", "reasoning_effort"}
     assert adapter.runtime.status()[0].state is ModelState.COLD
