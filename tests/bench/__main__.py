@@ -1,7 +1,7 @@
 """``make bench``: measured figures as JSON lines on stdout, one object a line.
 
-``python -m tests.bench [gateway] [local] [ledger] [usage] [scale] [--seconds N] [--rounds N]
-[--full]``, by default the first three.
+``python -m tests.bench [gateway] [local] [ledger] [routing] [steady] [usage] [scale] [--seconds N]
+[--rounds N] [--full]``, by default the first three.
 """
 
 import argparse
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench import gateway, local
+from tests.bench import gateway, local, steady
 from tests.bench.machine import ToolMissing, describe, pinned, two_cores
 
 BY_DEFAULT = ("gateway", "local", "ledger")
-PARTS = (*BY_DEFAULT, "usage", "scale")
+PARTS = (*BY_DEFAULT, "routing", "steady", "usage", "scale")
 
 
 def main() -> int:
@@ -49,6 +49,10 @@ def _lines(part: str, seconds: int, rounds: int, full: bool) -> Iterator[dict[st
         yield from local.measure(rounds)
     elif part == "ledger":
         yield from _module("ledger", timeout_s=600)
+    elif part == "steady":
+        yield from steady.measure()
+    elif part == "routing":
+        yield from _module("routing", timeout_s=600)
     elif part == "usage":
         yield from _module("usage", "10000000" if full else "1000000", timeout_s=3600)
     else:

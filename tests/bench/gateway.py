@@ -5,9 +5,10 @@ usage row per call. The server under test (nginx's proxy or Turnpike) has one co
 and the static upstream have another.
 """
 
+import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,10 +23,13 @@ from tests.bench.nginx import CHUNKS, proxy, static_upstream
 WARM_UP_SECONDS = 2
 SETTLE_SECONDS_MAX = 20.0
 
-_CONFIG = """
+CONFIG = """
 [server]
 port = 0
 log_level = "warning"
+
+[routing]
+probes = false
 
 [tiers.bench]
 monthly_credit_usd = "100000000"
@@ -63,19 +67,28 @@ class Stage:
     seconds: int
     rounds: int
 
-    def load(self, base: str, key: str, mode: str) -> list[Load]:
-        """A warm-up and the rounds."""
+    def load(self, base: str, key: str, mode: str, seconds: int) -> Load:
+        """One run."""
         url = f"{base}/v1/chat/completions"
         body = chat_body(f"bench/{mode}", stream=mode == "stream")
-        _check_answer(url, key, body, mode)
-        lengths = [WARM_UP_SECONDS, *[self.seconds] * self.rounds]
         with pinned(self.load_core):
-            return [
-                run_wrk(
-                    self.tools["wrk"], url, key=key, body=body, seconds=length, folder=self.folder
-                )
-                for length in lengths
-            ]
+            return run_wrk(
+                self.tools["wrk"], url, key=key, body=body, seconds=seconds, folder=self.folder
+            )
+
+    def in_turn(self, targets: dict[str, tuple[str, str]], mode: str) -> dict[str, list[Load]]:
+        """A warm-up of each target (its URL and key), then the rounds, one target after the other
+        in each: a machine that is slower for a while is so for all of them.
+        """
+        body = chat_body(f"bench/{mode}", stream=mode == "stream")
+        runs: dict[str, list[Load]] = {}
+        for name, (base, key) in targets.items():
+            _check_answer(f"{base}/v1/chat/completions", key, body, mode)
+            runs[name] = [self.load(base, key, mode, WARM_UP_SECONDS)]
+        for _ in range(self.rounds):
+            for name, (base, key) in targets.items():
+                runs[name].append(self.load(base, key, mode, self.seconds))
+        return runs
 
 
 def measure(seconds: int, rounds: int) -> Iterator[dict[str, object]]:
@@ -101,41 +114,46 @@ def measure(seconds: int, rounds: int) -> Iterator[dict[str, object]]:
 
 
 def _measure_mode(stage: Stage, mode: str) -> Iterator[dict[str, object]]:
-    static = stage.load(f"http://127.0.0.1:{stage.upstream}/{mode}", "none", mode)
-    yield _line(mode, "upstream", static)
     with ExitStack() as stack:
         with pinned(stage.server_core):
             port = stack.enter_context(
                 proxy(stage.tools["nginx"], stage.folder / f"proxy-{mode}", stage.upstream)
             )
-        proxied = stage.load(f"http://127.0.0.1:{port}/{mode}", "none", mode)
-    yield _line(mode, "proxy_pass", proxied)
-    with ExitStack() as stack:
-        with pinned(stage.server_core):
-            turnpike = stack.enter_context(
-                appliance(stage.folder / f"data-{mode}", _CONFIG.format(port=stage.upstream))
-            )
-        through = stage.load(turnpike.base_url, turnpike.user("bench", "bench"), mode)
-        rows = _rows(turnpike, at_least=1 + sum(run.requests for run in through))
-    with ExitStack() as stack:
-        with pinned(stage.server_core):
+            turnpike = stack.enter_context(_turnpike(stage, f"data-{mode}"))
             unbilled = stack.enter_context(
-                appliance(
-                    stage.folder / f"unbilled-{mode}",
-                    _CONFIG.format(port=stage.upstream),
-                    program="tests.bench.unbilled",
-                )
+                _turnpike(stage, f"unbilled-{mode}", program="tests.bench.unbilled")
             )
-        free = stage.load(unbilled.base_url, unbilled.user("bench", "bench"), mode)
-    yield _line(mode, "turnpike without billing", free)
+        runs = stage.in_turn(
+            {
+                "upstream": (f"http://127.0.0.1:{stage.upstream}/{mode}", "none"),
+                "proxy_pass": (f"http://127.0.0.1:{port}/{mode}", "none"),
+                "turnpike": (turnpike.base_url, turnpike.user("bench", "bench")),
+                "turnpike without billing": (unbilled.base_url, unbilled.user("bench", "bench")),
+            },
+            mode,
+        )
+        through = runs["turnpike"]
+        rows = _rows(turnpike, at_least=1 + sum(run.requests for run in through))
+    for target in ("upstream", "proxy_pass", "turnpike without billing"):
+        yield _line(mode, target, runs[target])
     line = _line(mode, "turnpike", through)
-    line["ratio_to_unbilled"] = round(
-        _middle(through).requests_per_s / _middle(free).requests_per_s, 3
-    )
-    ratio = _middle(through).requests_per_s / _middle(proxied).requests_per_s
-    line["ratio_to_proxy_pass"] = round(ratio, 4)
-    line["p99_ms_added"] = round(_middle(through).p99_ms - _middle(static).p99_ms, 2)
+    line["ratio_to_unbilled"] = _ratio(through, runs["turnpike without billing"])
+    line["ratio_to_proxy_pass"] = _ratio(through, runs["proxy_pass"])
+    line["p99_ms_added"] = round(_middle(through).p99_ms - _middle(runs["upstream"]).p99_ms, 2)
     yield line | _agree(rows, through)
+
+
+@contextmanager
+def _turnpike(stage: Stage, name: str, program: str = "app") -> Iterator[RunningAppliance]:
+    config = CONFIG.format(port=stage.upstream)
+    with appliance(stage.folder / name, config, program=program) as running:
+        yield running
+
+
+def _ratio(ours: list[Load], theirs: list[Load]) -> float:
+    """The median over the rounds of what both did in one; the first run is the warm-up."""
+    pairs = zip(ours[1:], theirs[1:], strict=True)
+    return round(statistics.median(a.requests_per_s / b.requests_per_s for a, b in pairs), 4)
 
 
 def _agree(rows: int, runs: list[Load]) -> dict[str, object]:

@@ -75,7 +75,7 @@ _MONTH = (
     f" {COST_NANO_USD}, 0, at_ms + 12, 0 FROM call",
     f"INSERT INTO usage {_CALLS} SELECT at_ms, id, 2 * user + 3, 0, 1, {INPUT_TOKENS}, 0, 0,"
     f" {OUTPUT_TOKENS}, 0, 0, 0, 0, 0, 0, 12, NULL, {COST_NANO_USD}, NULL,"
-    f" (1 + :month * :users + user) || ':{COST_NANO_USD}' FROM call",
+    f" (1 + :month * :users + user) || ':{COST_NANO_USD}', 0, 0, 0 FROM call",
 )
 _JOURNAL = "seq, at_ms, period, kind, subject, debit, credit, amount"
 _ENTRIES = (

@@ -22,7 +22,7 @@ class Unbilled(SqliteLedger):
             tier="",
             period=period_of(request.admitted_at_ms),
             amount_nano_usd=request.amount_nano_usd,
-            providers=request.providers,
+            offers=request.offers,
         )
 
     async def settle_hold(

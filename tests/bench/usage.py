@@ -51,7 +51,7 @@ SELECT {START_MS} + i * {DAYS * DAY_MS} / :calls, printf('call_%026d', i),
        + {len(OUTCOMES)} * ((h >> 3) % {len(OFFERS)})
        + (CASE WHEN (h >> 19) % 10 < 8 THEN 0 WHEN (h >> 19) % 10 < 9 THEN 1 ELSE 2 END),
        1, 1, 10 + h % 7, 0, 0, 20 + h % 11, 0, 0, 0, 0, h % 1000, 0, 100, NULL, 100 + h % 10007,
-       NULL, ''
+       NULL, '', 0, 0, 0
 FROM r
 """
 _SUMS = (
