@@ -15,7 +15,6 @@ from app.clock import Clock
 from app.errors import InvalidRequest, NotFound, PermissionDenied
 from app.identity.changes import Changes
 from app.identity.confined_subjects import SubjectKind, find_subject
-from app.identity.names import is_name, looks_like_id
 from app.identity.principal import Principal
 from app.storage.database import Database, Row, Transaction
 
@@ -40,19 +39,6 @@ WHERE (? OR k.user_id = ? OR u.id = ? OR EXISTS (
 ))
 ORDER BY c.kind, c.subject_id
 """  # noqa: S608 (its parts are ours)
-_DEFAULT_PAYER = """
-SELECT o.id FROM members m JOIN orgs o ON o.id = m.org_id
-WHERE m.user_id = ? AND o.default_payer = 1 ORDER BY m.added_at_ms, o.id LIMIT 1
-"""
-_NAMED_PAYER = """
-SELECT o.id FROM orgs o JOIN members m ON m.org_id = o.id AND m.user_id = ?1 WHERE o.name = ?2
-"""
-_PAYER_BY_ID = """
-SELECT o.id FROM orgs o JOIN members m ON m.org_id = o.id AND m.user_id = ?1 WHERE o.id = ?2
-UNION ALL
-SELECT g.org_id FROM resource_groups g
-JOIN members m ON m.org_id = g.org_id AND m.user_id = ?1 WHERE g.id = ?2
-"""
 
 
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,25 +93,6 @@ class Confinements:
         """What calls that an org pays for are confined to; nothing for a user as the payer."""
         org = self._orgs.get(payer_id)
         return () if org is None else (org,)
-
-    async def of_bill_to(self, principal: Principal, bill_to: str | None) -> tuple[Labels, ...]:
-        """The same for whoever is going to pay: ``bill_to`` as in ``X-HF-Bill-To``, None for the
-        caller's default. No I/O unless some org is confined.
-
-        Who may not bill there gets nothing here and a refusal from the ledger. The payer is settled
-        in the hold's transaction, so a caller asks ``for_payer`` once more with what the hold says.
-        """
-        if not self._orgs:
-            return ()
-        user_id = principal.user_id
-        if bill_to is None:
-            rows = await self._database.read(_DEFAULT_PAYER, (user_id,))
-        elif bill_to.lower() in (principal.user_name.lower(), user_id) or not is_name(bill_to):
-            return ()
-        else:
-            query = _PAYER_BY_ID if looks_like_id(bill_to) else _NAMED_PAYER
-            rows = await self._database.read(query, (user_id, bill_to))
-        return self.for_payer(rows[0][0]) if rows else ()
 
     # What people set.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.billing.payers import Payers
 from app.errors import InvalidRequest, NotFound, PermissionDenied
 from app.identity.confinement import Confinements
 from app.identity.principal import Principal
@@ -161,18 +162,24 @@ async def test_a_change_whose_asker_leaves_is_in_force_all_the_same(walls: Walls
 
 
 class TestWhoWillPay:
-    """``of_bill_to`` says what the ledger's payer is confined to."""
+    """Whoever is going to pay is found beforehand, and what they are confined to holds."""
 
-    async def test_no_look_at_the_tables_while_no_org_is_confined(self, walls: Walls) -> None:
-        bob = await walls.principal("bob")
+    async def test_nobody_asks_who_pays_while_no_org_is_confined(self, walls: Walls) -> None:
+        await walls.principal("bob")
         await walls.confinements.confine("user", "bob", ["local"], OWNER)
-        before = walls.rig.database.reads
-        for bill_to in (None, "acme", "bob"):
-            assert await walls.confinements.of_bill_to(bob, bill_to) == ()
-        assert walls.rig.database.reads == before
+        assert not walls.confinements.of_orgs
+        await walls.tenants.org("acme", "ann")
+        await walls.confinements.confine("org", "acme", ["local"], OWNER)
+        assert walls.confinements.of_orgs
 
     async def test_named_by_id_by_group_and_by_default(self, walls: Walls) -> None:
-        tenants, of_bill_to = walls.tenants, walls.confinements.of_bill_to
+        tenants = walls.tenants
+
+        async def of_bill_to(who: Principal, bill_to: str | None) -> tuple[frozenset[str], ...]:
+            payers = Payers(walls.rig.database, walls.rig.clock)
+            payer_id = await payers.of_caller(who, bill_to)
+            return () if payer_id is None else walls.confinements.for_payer(payer_id)
+
         org, free = await tenants.org("acme", "ann"), await tenants.org("open", "oli")
         bob, eve = await walls.principal("bob"), await walls.principal("eve")
         for each in (org, free):
