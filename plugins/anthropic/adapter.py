@@ -13,7 +13,6 @@ from plugins.contract import (
     Chunk,
     Completion,
     Event,
-    FailureKind,
     InferenceCall,
     ModelEntry,
     Offer,
@@ -130,7 +129,7 @@ class AnthropicAdapter:
                     raise reading.failure
                 if heard and reading.started:
                     by = min(time() + call.idle_s, deadline)
-            await _end(exchange, min(time() + _TAIL_S_MAX, deadline))
+            await exchange.run_out(min(time() + _TAIL_S_MAX, deadline))
         except AdapterError as error:
             if delivered:
                 error.usage = reading.usage(call.chat)
@@ -150,21 +149,21 @@ class AnthropicAdapter:
         if not 200 <= exchange.status < 300:
             body = await exchange.read_all(by)
             raise refusals.refusal(exchange.status, exchange.header, body, key)
-        _check_plain(exchange)
+        exchange.check_plain()
         kind = exchange.header("content-type") or ""
         if not kind.startswith("text/event-stream"):
             body = await exchange.read_all(by)
             self._decode(body, key)
-            raise _unreadable(f"content-type {kind}", body, key)
+            raise failures.unreadable(f"content-type {kind}", body, key)
 
     def _message(self, exchange: Exchange, body: bytes, key: str | None) -> wire.WireMessage:
         """A whole answer; anything else is raised."""
         if not 200 <= exchange.status < 300:
             raise refusals.refusal(exchange.status, exchange.header, body, key)
-        _check_plain(exchange)
+        exchange.check_plain()
         message = self._decode(body, key)
         if message.content is None:
-            raise _unreadable("no content", body, key)
+            raise failures.unreadable("no content", body, key)
         return message
 
     def _decode(self, body: bytes, key: str | None) -> wire.WireMessage:
@@ -172,36 +171,7 @@ class AnthropicAdapter:
         try:
             message = wire.message_decoder.decode(body)
         except failures.DECODE_ERRORS as error:
-            raise _unreadable(error, body, key) from error
+            raise failures.unreadable(error, body, key) from error
         if message.type == "error" or message.error:
             raise refusals.in_answer(message.error, key)
         return message
-
-
-def _check_plain(exchange: Exchange) -> None:
-    encoding = exchange.header("content-encoding")
-    if encoding is not None and encoding != "identity":
-        raise AdapterError(
-            FailureKind.PROTOCOL,
-            "the provider's answer is encoded, which was not asked for",
-            detail=f"content-encoding: {encoding}",
-        )
-
-
-def _unreadable(why: object, body: bytes, key: str | None) -> AdapterError:
-    said = failures.clean(body[:1024].decode("utf-8", "replace"), key)
-    return AdapterError(
-        FailureKind.PROTOCOL,
-        "the provider's answer cannot be read",
-        detail=f"{str(why)[:120]}: {said}",
-    )
-
-
-async def _end(exchange: Exchange, by: float) -> None:
-    """Read to the end of the body, so that the connection can serve another call."""
-    try:
-        while await exchange.read(by) is not None:
-            pass
-    except AdapterError:
-        # The answer is complete; how the connection ends no longer matters.
-        return

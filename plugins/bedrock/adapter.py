@@ -16,7 +16,6 @@ from plugins.contract import (
     Chunk,
     Completion,
     Event,
-    FailureKind,
     InferenceCall,
     ModelEntry,
     Offer,
@@ -162,7 +161,7 @@ class BedrockAdapter:
                     raise reading.failure
                 if heard and reading.started:
                     by = min(time() + call.idle_s, deadline)
-            await _end(exchange, min(time() + _TAIL_S_MAX, deadline))
+            await exchange.run_out(min(time() + _TAIL_S_MAX, deadline))
         except AdapterError as error:
             if delivered:
                 error.usage = reading.usage(call.chat)
@@ -182,49 +181,20 @@ class BedrockAdapter:
         if not 200 <= exchange.status < 300:
             body = await exchange.read_all(by)
             raise refusals.refusal(exchange.status, exchange.header, body, key)
-        _check_plain(exchange)
+        exchange.check_plain()
         kind = exchange.header("content-type") or ""
         if not kind.startswith(_EVENT_STREAM):
-            raise _unreadable(f"content-type {kind}", await exchange.read_all(by), key)
+            raise failures.unreadable(f"content-type {kind}", await exchange.read_all(by), key)
 
     def _reply(self, exchange: Exchange, body: bytes, key: str | None) -> wire.WireReply:
         """A whole answer; anything else is raised."""
         if not 200 <= exchange.status < 300:
             raise refusals.refusal(exchange.status, exchange.header, body, key)
-        _check_plain(exchange)
+        exchange.check_plain()
         try:
             reply = wire.reply_decoder.decode(body)
         except failures.DECODE_ERRORS as error:
-            raise _unreadable(error, body, key) from error
+            raise failures.unreadable(error, body, key) from error
         if reply.parts is None:
-            raise _unreadable("no message", body, key)
+            raise failures.unreadable("no message", body, key)
         return reply
-
-
-def _check_plain(exchange: Exchange) -> None:
-    encoding = exchange.header("content-encoding")
-    if encoding is not None and encoding != "identity":
-        raise AdapterError(
-            FailureKind.PROTOCOL,
-            "the provider's answer is encoded, which was not asked for",
-            detail=f"content-encoding: {encoding}",
-        )
-
-
-def _unreadable(why: object, body: bytes, key: str | None) -> AdapterError:
-    said = failures.clean(body[:1024].decode("utf-8", "replace"), key)
-    return AdapterError(
-        FailureKind.PROTOCOL,
-        "the provider's answer cannot be read",
-        detail=f"{str(why)[:120]}: {said}",
-    )
-
-
-async def _end(exchange: Exchange, by: float) -> None:
-    """Read to the end of the body, so that the connection can serve another call."""
-    try:
-        while await exchange.read(by) is not None:
-            pass
-    except AdapterError:
-        # The answer is complete; how the connection ends no longer matters.
-        return

@@ -175,13 +175,7 @@ class GeminiAdapter:
         """Refuse a reply that is no good one."""
         if not 200 <= exchange.status < 300:
             raise refusals.refusal(exchange.status, exchange.header, body, key)
-        encoding = exchange.header("content-encoding")
-        if encoding is not None and encoding != "identity":
-            raise AdapterError(
-                FailureKind.PROTOCOL,
-                "the provider's answer is encoded, which was not asked for",
-                detail=f"content-encoding: {encoding}",
-            )
+        exchange.check_plain()
 
     async def _check_stream(self, exchange: Exchange, by: float, key: str | None) -> None:
         """Refuse a reply that is no event stream; the body says what it is instead."""
@@ -190,14 +184,7 @@ class GeminiAdapter:
         self._check(exchange, b"", key)
         kind = exchange.header("content-type") or ""
         if not kind.startswith("text/event-stream"):
-            said = failures.clean(
-                (await exchange.read_all(by))[:1024].decode(errors="replace"), key
-            )
-            raise AdapterError(
-                FailureKind.PROTOCOL,
-                "the provider's answer cannot be read",
-                detail=f"content-type {kind[:80]}: {said}",
-            )
+            raise failures.unreadable(f"content-type {kind}", await exchange.read_all(by), key)
 
 
 def _silence_s(call: InferenceCall) -> float:

@@ -123,7 +123,7 @@ class HfInferenceAdapter(OpenAICompatibleAdapter):
             await exchange.close()
         if not 200 <= exchange.status < 300:
             raise self._refusal(exchange, body, call.api_key)
-        self._check_plain(exchange)
+        exchange.check_plain()
         output, usage = answers.read(body, exchange.header, call)
         if call.request.task == SPEECH_TO_TEXT and (warned := answers.warnings_in(body)):
             self._toolbox.log.debug("the provider warns: %s", warned)

@@ -55,15 +55,15 @@ def read(body: bytes, header: Header, call: InferenceCall) -> tuple[Output, Usag
         return _transcript(body, request, key)
     if kind == "application/json" or kind.startswith("text/"):
         _decode(body, key)
-        raise _unreadable(f"content-type {kind}", body, key)
+        raise failures.unreadable(f"content-type {kind}", body, key)
     if isinstance(request, ImageRequest):
         if not (found := picture_type(body)):
-            raise _unreadable(f"no picture, content-type {kind}", b"", key)
+            raise failures.unreadable(f"no picture, content-type {kind}", b"", key)
         return Images(images=[Media(data=body, media_type=found)]), Usage(images=1)
     if isinstance(request, SpeechRequest):
         found = kind if kind.startswith("audio/") else sound_type(body)
         if not found or not body:
-            raise _unreadable(f"no sound, content-type {kind}", b"", key)
+            raise failures.unreadable(f"no sound, content-type {kind}", b"", key)
         usage = Usage(characters=len(request.input))
         return Speech(audio=Media(data=body, media_type=found)), usage
     raise AdapterError(FailureKind.NOT_FOUND, "this provider does not serve this task")
@@ -88,11 +88,11 @@ def _embeddings(
     except failures.DECODE_ERRORS:
         vectors = [_alone(body, key)]
     if len(vectors) != wanted:
-        raise _unreadable(f"{len(vectors)} vectors for {wanted} texts", b"", key)
+        raise failures.unreadable(f"{len(vectors)} vectors for {wanted} texts", b"", key)
     if len({len(each) for each in vectors}) != 1 or not vectors[0]:
-        raise _unreadable("the vectors differ in length, or are empty", b"", key)
+        raise failures.unreadable("the vectors differ in length, or are empty", b"", key)
     if not all(math.isfinite(number) for each in vectors for number in each):
-        raise _unreadable("a vector has numbers that are not finite", b"", key)
+        raise failures.unreadable("a vector has numbers that are not finite", b"", key)
     told = header("x-compute-tokens") or ""
     if told.isascii() and told.isdigit() and 0 < int(told[:12]) <= _TOKENS_MAX:
         return Embeddings(vectors=vectors), Usage(input_tokens=int(told[:12]))
@@ -107,7 +107,7 @@ def _alone(body: bytes, key: str | None) -> list[float]:
     except failures.DECODE_ERRORS as error:
         if body.lstrip()[:1] == b"{":
             _decode(body, key)
-        raise _unreadable(error, body, key) from error
+        raise failures.unreadable(error, body, key) from error
 
 
 def _transcript(
@@ -115,7 +115,7 @@ def _transcript(
 ) -> tuple[Output, Usage]:
     found = _decode(body, key)
     if found.text is None:
-        raise _unreadable("no text", body, key)
+        raise failures.unreadable("no text", body, key)
     levels = request.timestamp_granularities
     words = isinstance(levels, list) and "word" in levels
     output = transcript(found.text, found.chunks, parts_are_words=words)
@@ -130,7 +130,7 @@ def _decode(body: bytes, key: str | None) -> _Said:
     try:
         found: _Said = _said.decode(body)
     except failures.DECODE_ERRORS as error:
-        raise _unreadable(error, body, key) from error
+        raise failures.unreadable(error, body, key) from error
     if found.error:
         raise failures.error_in_answer(_text_of(found.error), key)
     return found
@@ -138,12 +138,3 @@ def _decode(body: bytes, key: str | None) -> _Said:
 
 def _text_of(error: Any) -> str:
     return "; ".join(map(str, error)) if isinstance(error, list) else str(error)
-
-
-def _unreadable(why: object, body: bytes, key: str | None) -> AdapterError:
-    said = failures.clean(body[:512].decode("utf-8", "replace"), key)
-    return AdapterError(
-        FailureKind.PROTOCOL,
-        "the provider's answer cannot be read",
-        detail=f"{str(why)[:120]}: {said}",
-    )

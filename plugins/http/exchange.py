@@ -96,6 +96,25 @@ class Exchange:
         """As ``read_all``, with no limit but that on silence."""
         return await self.read_all(float("inf"))
 
+    async def run_out(self, by: float) -> None:
+        """Read what is left behind an answer that is complete, so that the connection can serve
+        another call. How it ends no longer matters."""
+        try:
+            while await self.read(by) is not None:
+                pass
+        except AdapterError:
+            return
+
+    def check_plain(self) -> None:
+        """Raise AdapterError for a body that is encoded, which was not asked for."""
+        encoding = self.header("content-encoding")
+        if encoding is not None and encoding != "identity":
+            raise AdapterError(
+                FailureKind.PROTOCOL,
+                "the provider's answer is encoded, which was not asked for",
+                detail=f"content-encoding: {encoding}",
+            )
+
     async def close(self) -> None:
         """End the exchange; an unread rest closes the connection."""
         self.abort()

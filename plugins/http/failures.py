@@ -177,3 +177,13 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def unreadable(why: object, body: bytes, secret: str | None) -> AdapterError:
+    """The reply is not what the format says; ``body`` goes to the log, cut and cleaned."""
+    said = clean(body[:1024].decode("utf-8", "replace"), secret)
+    return AdapterError(
+        FailureKind.PROTOCOL,
+        "the provider's answer cannot be read",
+        detail=f"{str(why)[:120]}: {said}",
+    )

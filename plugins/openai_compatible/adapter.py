@@ -13,7 +13,6 @@ from plugins.contract import (
     Chunk,
     Completion,
     Event,
-    FailureKind,
     InferenceCall,
     ModelEntry,
     Offer,
@@ -169,7 +168,7 @@ class OpenAICompatibleAdapter:
                 if stop is not None and stop.is_set():
                     break
             else:
-                await _end(exchange, min(time() + _TAIL_S_MAX, deadline))
+                await exchange.run_out(min(time() + _TAIL_S_MAX, deadline))
         except AdapterError as error:
             if started:
                 usage = reading.usage(call.chat)
@@ -191,30 +190,21 @@ class OpenAICompatibleAdapter:
         if not 200 <= exchange.status < 300:
             body = await exchange.read_all(by)
             raise self._refusal(exchange, body, key)
-        self._check_plain(exchange)
+        exchange.check_plain()
         kind = exchange.header("content-type") or ""
         if not kind.startswith("text/event-stream"):
             body = await exchange.read_all(by)
             self._decode(body, key)
-            raise self._unreadable(f"content-type {kind}", body, key)
-
-    def _check_plain(self, exchange: Exchange) -> None:
-        encoding = exchange.header("content-encoding")
-        if encoding is not None and encoding != "identity":
-            raise AdapterError(
-                FailureKind.PROTOCOL,
-                "the provider's answer is encoded, which was not asked for",
-                detail=f"content-encoding: {encoding}",
-            )
+            raise failures.unreadable(f"content-type {kind}", body, key)
 
     def _reply(self, exchange: Exchange, body: bytes, key: str | None) -> wire.WireReply:
         """A whole answer that has choices; anything else is raised."""
         if not 200 <= exchange.status < 300:
             raise self._refusal(exchange, body, key)
-        self._check_plain(exchange)
+        exchange.check_plain()
         reply = self._decode(body, key)
         if not reply.choices:
-            raise self._unreadable("no choices", body, key)
+            raise failures.unreadable("no choices", body, key)
         return reply
 
     def _decode(self, body: bytes, key: str | None) -> wire.WireReply:
@@ -225,7 +215,7 @@ class OpenAICompatibleAdapter:
             try:
                 reply = loose.reply_of(body)
             except failures.DECODE_ERRORS as error:
-                raise self._unreadable(error, body, key) from error
+                raise failures.unreadable(error, body, key) from error
         if reply.error or reply.object == "error" or (reply.message and not reply.choices):
             raise refusals.in_answer(reply.error or reply.message, key)
         return reply
@@ -246,14 +236,6 @@ class OpenAICompatibleAdapter:
     def _key_of(self, key: str | None) -> tuple[tuple[str, str], ...]:
         return ((self._preset.key_header, self._bearer + key),) if key else ()
 
-    def _unreadable(self, why: object, body: bytes, key: str | None) -> AdapterError:
-        said = failures.clean(body[:1024].decode("utf-8", "replace"), key)
-        return AdapterError(
-            FailureKind.PROTOCOL,
-            "the provider's answer cannot be read",
-            detail=f"{str(why)[:120]}: {said}",
-        )
-
 
 class DiscoveringAdapter(OpenAICompatibleAdapter):
     """One provider that lists its models. See ``plugins.contract.Discovering``."""
@@ -270,11 +252,11 @@ class DiscoveringAdapter(OpenAICompatibleAdapter):
         exchange, body = await self._client.fetch(request, by=by, silence_s=_LISTING_S_MAX)
         if not 200 <= exchange.status < 300:
             raise self._refusal(exchange, body, api_key)
-        self._check_plain(exchange)
+        exchange.check_plain()
         try:
             return read_listing(body, self._preset)
         except ValueError as error:
-            raise self._unreadable(error, body, api_key) from error
+            raise failures.unreadable(error, body, api_key) from error
 
 
 def _seconds_max(call: InferenceCall) -> float:
@@ -291,13 +273,3 @@ def _with_compute(usage: Usage, call: InferenceCall, exchange: Exchange, began: 
     wall_ns = round((asyncio.get_running_loop().time() - began) * 1e9)
     told = wire.compute_seconds(exchange.header("x-compute-time"), exchange.header("x-total-time"))
     return wire.with_compute(usage, told, wall_ns)
-
-
-async def _end(exchange: Exchange, by: float) -> None:
-    """Read to the end of the body, so that the connection can serve another call."""
-    try:
-        while await exchange.read(by) is not None:
-            pass
-    except AdapterError:
-        # The answer is complete; how the connection ends no longer matters.
-        return

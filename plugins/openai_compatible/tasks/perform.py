@@ -15,6 +15,7 @@ from plugins.contract import (
     Usage,
     UsageReport,
 )
+from plugins.http import failures
 from plugins.http.client import Client, Exchange
 from plugins.openai_compatible import wire
 from plugins.openai_compatible.tasks import media, replies, videos
@@ -104,7 +105,7 @@ async def _complete(output: Images, call: InferenceCall, fetch: Fetch) -> None:
             found = await media.fetched(picture.url, fetch)
             found.media_type = media.picture_type(found.data or b"")
             if not found.media_type:
-                raise replies.unreadable("the URL leads to no picture", b"", call.api_key)
+                raise failures.unreadable("the URL leads to no picture", b"", call.api_key)
             output.images[at] = found
 
 

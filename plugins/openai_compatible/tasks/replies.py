@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from plugins.chat import Object
-from plugins.contract import AdapterError, FailureKind, Usage
+from plugins.contract import Usage
 from plugins.http import failures
 from plugins.http.client import Exchange
 from plugins.openai_compatible.tasks import media
@@ -97,14 +97,14 @@ def read_embeddings(
     reply = decode(_vectors, body, key)
     found, wanted = reply.data or [], inputs_of(request)
     if len(found) != wanted:
-        raise unreadable(f"{len(found)} vectors for {wanted} texts", b"", key)
+        raise failures.unreadable(f"{len(found)} vectors for {wanted} texts", b"", key)
     if any(each.index is not None for each in found):
         found = sorted(found, key=lambda each: -1 if each.index is None else each.index)
         if [each.index for each in found] != list(range(wanted)):
-            raise unreadable("the vectors' indexes are wrong", b"", key)
+            raise failures.unreadable("the vectors' indexes are wrong", b"", key)
     vectors = [_numbers(each.embedding, key) for each in found]
     if len({len(each) for each in vectors}) != 1:
-        raise unreadable("the vectors differ in length", b"", key)
+        raise failures.unreadable("the vectors differ in length", b"", key)
     usage = reported(reply.usage) or Usage(input_tokens=_tokens_in(request), estimated=True)
     return Embeddings(vectors=vectors), msgspec.structs.replace(usage, output_tokens=0)
 
@@ -122,7 +122,7 @@ def read_images(
         images = [_picture(each, key) for each in found]
         usage = reported(reply.usage)
     if not images:
-        raise unreadable("no pictures", body, key)
+        raise failures.unreadable("no pictures", body, key)
     revised = [
         each.revised_prompt[:_PROMPT_LENGTH_MAX] if each.revised_prompt else None for each in found
     ]
@@ -137,13 +137,13 @@ def read_speech(
     """The sound. Its characters are what most providers bill; the tokens are a guess for others."""
     if kind == "application/json" or (kind.startswith("text/") and body):
         decode(_anything, body, key)  # raises the error that is in it
-        raise unreadable(f"content-type {kind}", body, key)
+        raise failures.unreadable(f"content-type {kind}", body, key)
     told = kind if kind.startswith("audio/") else ""
     found = told or media.sound_type(body)
     if not found and kind in ("", "application/octet-stream", "binary/octet-stream"):
         found = _SOUND_OF[request.response_format or "mp3"]
     if not found or not body:
-        raise unreadable(f"content-type {kind}, {len(body)} bytes", b"", key)
+        raise failures.unreadable(f"content-type {kind}, {len(body)} bytes", b"", key)
     usage = Usage(
         input_tokens=tokens_of(request.text_bytes()),
         characters=len(request.input),
@@ -158,7 +158,7 @@ def read_transcript(
     """The text, with its parts where they make sense."""
     reply = decode(_transcript, body, key)
     if reply.text is None:
-        raise unreadable(f"no text, content-type {kind}", body, key)
+        raise failures.unreadable(f"no text, content-type {kind}", body, key)
     duration = _seconds(reply.duration)
     transcript = Transcript(
         text=reply.text,
@@ -183,23 +183,7 @@ def check_head(exchange: Exchange, body: bytes, key: str | None) -> None:
     """Raise the failure that a status other than 2xx stands for, and refuse an encoded answer."""
     if not 200 <= exchange.status < 300:
         raise failures.refusal(exchange.status, exchange.header, body, key)
-    encoding = exchange.header("content-encoding")
-    if encoding is not None and encoding != "identity":
-        raise AdapterError(
-            FailureKind.PROTOCOL,
-            "the provider's answer is encoded, which was not asked for",
-            detail=f"content-encoding: {encoding}",
-        )
-
-
-def unreadable(why: object, body: bytes, key: str | None) -> AdapterError:
-    """The reply is not what the format says; ``body`` goes to the log, cut and cleaned."""
-    said = failures.clean(body[:1024].decode("utf-8", "replace"), key)
-    return AdapterError(
-        FailureKind.PROTOCOL,
-        "the provider's answer cannot be read",
-        detail=f"{str(why)[:120]}: {said}",
-    )
+    exchange.check_plain()
 
 
 def decode(decoder: Any, body: bytes, key: str | None) -> Any:
@@ -207,7 +191,7 @@ def decode(decoder: Any, body: bytes, key: str | None) -> Any:
     try:
         reply = decoder.decode(body)
     except failures.DECODE_ERRORS as error:
-        raise unreadable(error, body, key) from error
+        raise failures.unreadable(error, body, key) from error
     if reply.error or reply.object == "error":
         raise failures.error_in_answer(reply.error or reply.message, key)
     return reply
@@ -218,7 +202,7 @@ def _numbers(found: list[float] | str, key: str | None) -> list[float]:
     if isinstance(found, str):
         data = media.from_base64(found)
         if data is None or len(data) % 4:
-            raise unreadable("a vector is not base64 of 32-bit numbers", b"", key)
+            raise failures.unreadable("a vector is not base64 of 32-bit numbers", b"", key)
         numbers = array("f", data)
         if sys.byteorder == "big":
             numbers.byteswap()
@@ -228,7 +212,7 @@ def _numbers(found: list[float] | str, key: str | None) -> list[float]:
         vector = found
         good = bool(vector) and min(vector) >= -_FLOAT32_MAX and max(vector) <= _FLOAT32_MAX
     if not good:
-        raise unreadable("a vector is empty or not finite", b"", key)
+        raise failures.unreadable("a vector is empty or not finite", b"", key)
     return vector
 
 
@@ -248,17 +232,17 @@ def _picture(found: _Picture, key: str | None) -> Media:
     if text:
         data = media.from_base64(text)
         if data is None:
-            raise unreadable("a picture is not base64", b"", key)
+            raise failures.unreadable("a picture is not base64", b"", key)
         return _picture_of(data, key)
     if not media.is_web_url(found.url):
-        raise unreadable("a picture has neither bytes nor a URL", b"", key)
+        raise failures.unreadable("a picture has neither bytes nor a URL", b"", key)
     return Media(url=found.url)
 
 
 def _picture_of(data: bytes, key: str | None) -> Media:
     kind = media.picture_type(data)
     if not kind:
-        raise unreadable("not a picture", data[:64], key)
+        raise failures.unreadable("not a picture", data[:64], key)
     return Media(data=data, media_type=kind)
 
 

@@ -91,7 +91,7 @@ class VideoJob:
             yield Started(job.id or "")
         else:
             if not job.id or not _JOB_ID.match(job.id):
-                raise replies.unreadable("the job has no id", b"", self._call.api_key)
+                raise failures.unreadable("the job has no id", b"", self._call.api_key)
             yield Started(job.id)
             job = await self._wait(job)
         video = await self._read(job)
@@ -147,15 +147,15 @@ class VideoJob:
         key, place = self._call.api_key, job.outputs or job.video
         if place is not None and place.video_url is not None:
             if not media.is_web_url(place.video_url):
-                raise replies.unreadable("the video's URL is none", b"", key)
+                raise failures.unreadable("the video's URL is none", b"", key)
             return await media.fetched(place.video_url, self._fetch)
         if self._ways.once:
-            raise replies.unreadable("no video", b"", key)
+            raise failures.unreadable("no video", b"", key)
         asked = self._get(f"{self._ways.target}/{job.id}/content", "video/*, */*")
         exchange, body = await self._exchange(asked)
         kind = (exchange.header("content-type") or "").partition(";")[0].strip().lower()
         if not body or kind.startswith(("text/", "application/json")):
-            raise replies.unreadable(f"content-type {kind}, {len(body)} bytes", body, key)
+            raise failures.unreadable(f"content-type {kind}, {len(body)} bytes", body, key)
         return Media(data=body, media_type=kind if kind.startswith("video/") else "video/mp4")
 
     async def _send(self, request: HttpRequest) -> _Job:
@@ -164,7 +164,7 @@ class VideoJob:
         try:
             job: _Job = _decoder.decode(body)
         except failures.DECODE_ERRORS as error:
-            raise replies.unreadable(error, body, key) from error
+            raise failures.unreadable(error, body, key) from error
         if job.object == "error" or (job.error and job.status is None):
             raise failures.error_in_answer(job.error or job.message, key)
         return job
