@@ -26,8 +26,9 @@ RATES = {
     f"p{number}": Rates(input=100 + 7 * number, output=500 + 13 * number, per_request=11 * number)
     for number in range(5)
 }
+# Without refused and limited keys: those rest, and soon nobody would be asked any more.
 EARLY = (
-    *("server_error", "unavailable", "overloaded", "rate_limited", "unauthorised", "not_found"),
+    *("server_error", "unavailable", "overloaded", "gateway_timeout", "not_found"),
     *("html", "garbage", "redirect", "gzip", "error_in_200", "reset_at_once", "error_first"),
 )
 PROVIDER = """
@@ -92,9 +93,6 @@ async def test_five_unreliable_providers_are_paid_for_what_one_delivered(tmp_pat
         for booked in played.books:
             books[booked.request["user"]][name] = booked
     for tag, answer in heard.items():
-        if answer.call_id not in calls:  # refused before it was a call
-            assert (answer.status, books[tag]) == (429, {}), "somebody could have served it"
-            continue
         check_call(answer, calls.pop(answer.call_id), books[tag])
     assert calls == {}
     assert house["overrun"] == 0
@@ -113,7 +111,7 @@ def check_call(answer: Heard, row: CallRow, met: dict[str, Booked]) -> None:
         return
     assert good == [], "a good answer was not passed on"
     assert answer.error is not None
-    assert answer.error["code"] in ("upstream_unavailable", "overloaded", "rate_limit_exceeded")
+    assert answer.error["code"] in ("upstream_unavailable", "overloaded", "upstream_timeout")
     text = answer.text if answer.status == 200 else ""
     if text:
         prompt, output = -(-len(PROMPT) // 4), -(-len(text) // 4)
