@@ -28,7 +28,6 @@ from plugins.http.client import Client, Exchange, HttpRequest
 from plugins.openai_compatible.wire import Delivered
 
 REQUEST_ID = "x-amzn-requestid"
-_ID_LENGTH_MAX = 200
 _TAIL_S_MAX = 0.05
 _EVENT_STREAM = "application/vnd.amazon.eventstream"
 _CLAUDE_MODALITIES = frozenset({"text", "image", "file"})
@@ -121,7 +120,7 @@ class BedrockAdapter:
         exchange = await self._client.stream(sent, by=by, silence_s=silence_s)
         try:
             if 200 <= exchange.status < 300:
-                yield Started(self._id_of(exchange))
+                yield Started(exchange.id_in(self._id_header))
             body = await exchange.read_all(by)
         finally:
             await exchange.close()
@@ -153,7 +152,7 @@ class BedrockAdapter:
                 deltas, heard = reading.take(piece)
                 if reading.started and not told:
                     told = True
-                    yield Started(self._id_of(exchange))
+                    yield Started(exchange.id_in(self._id_header))
                 if deltas:
                     delivered = True
                     yield Chunk(deltas)
@@ -169,12 +168,6 @@ class BedrockAdapter:
         finally:
             await exchange.close()
         yield UsageReport(reading.usage(call.chat))
-
-    def _id_of(self, exchange: Exchange) -> str:
-        """Amazon's id of the request, or the id by which the provider is asked for the cost."""
-        found = exchange.header(self._id_header) or ""
-        good = len(found) <= _ID_LENGTH_MAX and found.isascii() and found.isprintable()
-        return found.strip() if good else ""
 
     async def _check_head(self, exchange: Exchange, by: float, key: str | None) -> None:
         """Refuse a reply that is no plain event stream; the body says what it is instead."""

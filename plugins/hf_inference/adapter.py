@@ -117,7 +117,7 @@ class HfInferenceAdapter(OpenAICompatibleAdapter):
         )
         try:
             if 200 <= exchange.status < 300:
-                yield Started(self._id_of(exchange) if self._id_header else "")
+                yield Started(exchange.id_in(self._id_header) if self._id_header else "")
             body = await exchange.read_all(by)
         finally:
             await exchange.close()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # What may wait for a reader that is behind, before the sender is made to wait.
 BEHIND_BYTES_MAX = 256 * 1024
+REQUEST_ID_LENGTH_MAX = 200
 
 
 class Exchange:
@@ -74,6 +75,13 @@ class Exchange:
             if found.lower() == wanted:
                 return value.decode("ascii") if value.isascii() else None
         return None
+
+    def id_in(self, name: str) -> str:
+        """The provider's id of the request, from a header; empty where it gave none that can be
+        sent back to ask for the cost."""
+        found = self.header(name) or ""
+        good = len(found) <= REQUEST_ID_LENGTH_MAX and found.isascii() and found.isprintable()
+        return found.strip() if good else ""
 
     async def read(self, by: float) -> bytes | None:
         """The next piece of the body, None at its end; AdapterError (TIMEOUT) after ``by``."""

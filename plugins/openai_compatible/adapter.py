@@ -18,12 +18,12 @@ from plugins.contract import (
     Offer,
     Started,
     Toolbox,
-    Usage,
     UsageReport,
 )
 from plugins.http import failures
 from plugins.http.client import Client, Exchange, HttpRequest
 from plugins.openai_compatible import loose, refusals, wire
+from plugins.openai_compatible.compute import seconds_max, with_compute
 from plugins.openai_compatible.discovery import read_listing
 from plugins.openai_compatible.inlining import inlined
 from plugins.openai_compatible.preset import Listing, Preset
@@ -37,7 +37,6 @@ from plugins.tasks import CONVERSATIONAL
 # How long a provider may take to end the HTTP body after its last event. Waiting this little keeps
 # the connection for the next call; a provider that needs longer gets its connection closed.
 _TAIL_S_MAX = 0.05
-REQUEST_ID_LENGTH_MAX = 200
 _TARGET = "/chat/completions"
 _LISTING_S_MAX = 30.0
 _PLAIN = (
@@ -108,7 +107,7 @@ class OpenAICompatibleAdapter:
 
     async def _whole(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
         began = asyncio.get_running_loop().time()
-        by = began + min(call.first_event_s, _seconds_max(call))
+        by = began + min(call.first_event_s, seconds_max(call))
         if self._preset.inlines:
             call = await inlined(call, self._toolbox.fetch)
         request, silence_s = self._request(call), max(call.first_event_s, call.idle_s)
@@ -116,7 +115,7 @@ class OpenAICompatibleAdapter:
             exchange = await self._client.stream(request, by=by, silence_s=silence_s)
             try:
                 if 200 <= exchange.status < 300:
-                    yield Started(self._id_of(exchange))
+                    yield Started(exchange.id_in(self._id_header))
                 body = await exchange.read_all(by)
             finally:
                 await exchange.close()
@@ -133,12 +132,12 @@ class OpenAICompatibleAdapter:
             for choice in choices:
                 delivered.add(choice.message)
             usage = delivered.estimate(call.chat)
-        yield UsageReport(_with_compute(usage, call, exchange, began))
+        yield UsageReport(with_compute(usage, call, exchange, began))
 
     async def _streamed(self, call: InferenceCall) -> AsyncGenerator[Event, None]:
         time = asyncio.get_running_loop().time
         began = time()
-        deadline = began + _seconds_max(call)
+        deadline = began + seconds_max(call)
         by = min(began + call.first_event_s, deadline)
         if self._preset.inlines:
             call = await inlined(call, self._toolbox.fetch)
@@ -151,7 +150,7 @@ class OpenAICompatibleAdapter:
         try:
             await self._check_head(exchange, by, call.api_key)
             if self._id_header:
-                yield Started(self._id_of(exchange))
+                yield Started(exchange.id_in(self._id_header))
             while not reading.ended:
                 piece = await exchange.read(by)
                 deltas, heard = reading.take(piece)
@@ -172,18 +171,11 @@ class OpenAICompatibleAdapter:
         except AdapterError as error:
             if started:
                 usage = reading.usage(call.chat)
-                error.usage = _with_compute(usage, call, exchange, began)
+                error.usage = with_compute(usage, call, exchange, began)
             raise
         finally:
             await exchange.close()
-        yield UsageReport(_with_compute(reading.usage(call.chat), call, exchange, began))
-
-    def _id_of(self, exchange: Exchange) -> str:
-        """The id under which the provider can be asked for the cost; empty where it gave none
-        that can be sent back."""
-        found = exchange.header(self._id_header) or ""
-        good = len(found) <= REQUEST_ID_LENGTH_MAX and found.isascii() and found.isprintable()
-        return found.strip() if good else ""
+        yield UsageReport(with_compute(reading.usage(call.chat), call, exchange, began))
 
     async def _check_head(self, exchange: Exchange, by: float, key: str | None) -> None:
         """Refuse a reply that is no plain event stream; the body says what it is instead."""
@@ -257,19 +249,3 @@ class DiscoveringAdapter(OpenAICompatibleAdapter):
             return read_listing(body, self._preset)
         except ValueError as error:
             raise failures.unreadable(error, body, api_key) from error
-
-
-def _seconds_max(call: InferenceCall) -> float:
-    """How long an attempt may take: where compute is billed, no longer than the hold pays for."""
-    if call.compute_ns_max is None:
-        return call.deadline_s
-    return min(call.deadline_s, call.compute_ns_max / 1e9)
-
-
-def _with_compute(usage: Usage, call: InferenceCall, exchange: Exchange, began: float) -> Usage:
-    """The usage, with the compute time where that is what the offer is priced by."""
-    if call.compute_ns_max is None:
-        return usage
-    wall_ns = round((asyncio.get_running_loop().time() - began) * 1e9)
-    told = wire.compute_seconds(exchange.header("x-compute-time"), exchange.header("x-total-time"))
-    return wire.with_compute(usage, told, wall_ns)

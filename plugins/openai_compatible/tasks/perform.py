@@ -17,7 +17,7 @@ from plugins.contract import (
 )
 from plugins.http import failures
 from plugins.http.client import Client, Exchange
-from plugins.openai_compatible import wire
+from plugins.openai_compatible.compute import seconds_max, with_compute
 from plugins.openai_compatible.tasks import media, replies, videos
 from plugins.openai_compatible.tasks.dialects import PLAIN, Dialect
 from plugins.openai_compatible.tasks.requests import Headers, request_of
@@ -30,8 +30,6 @@ from plugins.tasks import (
     TranscriptionRequest,
     VideoRequest,
 )
-
-_ID_LENGTH_MAX = 200
 
 
 async def perform(
@@ -50,13 +48,13 @@ async def perform(
     for later: ``Started`` then comes as soon as the headers have.
     """
     began = asyncio.get_running_loop().time()
-    by = began + min(call.first_event_s, _seconds_max(call))
+    by = began + min(call.first_event_s, seconds_max(call))
     if isinstance(call.request, VideoRequest):
         job = videos.VideoJob(client, call, dialect.videos, headers, fetch)
-        async with aclosing(job.make(call.request, began + _seconds_max(call))) as events:
+        async with aclosing(job.make(call.request, began + seconds_max(call))) as events:
             async for event in events:
                 if isinstance(event, UsageReport):
-                    yield UsageReport(_with_compute(event.usage, call, None, began))
+                    yield UsageReport(with_compute(event.usage, call, None, began))
                 else:
                     yield event
         return
@@ -66,7 +64,7 @@ async def perform(
         exchange = await client.stream(request, by=by, silence_s=silence_s)
         try:
             if 200 <= exchange.status < 300:
-                yield Started(_id_of(exchange, id_header))
+                yield Started(exchange.id_in(id_header))
             body = await exchange.read_all(by)
         finally:
             await exchange.close()
@@ -79,7 +77,7 @@ async def perform(
     if not id_header:
         yield Started()
     yield Produced(output)
-    yield UsageReport(_with_compute(usage, call, exchange, began))
+    yield UsageReport(with_compute(usage, call, exchange, began))
 
 
 def _read(body: bytes, kind: str, call: InferenceCall) -> tuple[Output, Usage]:
@@ -112,32 +110,3 @@ async def _complete(output: Images, call: InferenceCall, fetch: Fetch) -> None:
 def _kind_of(exchange: Exchange) -> str:
     """The reply's media type without its parameters, in lower case."""
     return (exchange.header("content-type") or "").partition(";")[0].strip().lower()
-
-
-def _id_of(exchange: Exchange, header: str) -> str:
-    """The provider's name for the call; empty where it gave none that can be sent back."""
-    found = exchange.header(header) or ""
-    good = len(found) <= _ID_LENGTH_MAX and found.isascii() and found.isprintable()
-    return found.strip() if good else ""
-
-
-def _seconds_max(call: InferenceCall) -> float:
-    """How long an attempt may take: where compute is billed, no longer than the hold pays for."""
-    if call.compute_ns_max is None:
-        return call.deadline_s
-    return min(call.deadline_s, call.compute_ns_max / 1e9)
-
-
-def _with_compute(
-    usage: Usage, call: InferenceCall, exchange: Exchange | None, began: float
-) -> Usage:
-    """The usage, with the compute time where that is what the offer is priced by."""
-    if call.compute_ns_max is None:
-        return usage
-    wall_ns = round((asyncio.get_running_loop().time() - began) * 1e9)
-    told = None
-    if exchange is not None:
-        told = wire.compute_seconds(
-            exchange.header("x-compute-time"), exchange.header("x-total-time")
-        )
-    return wire.with_compute(usage, told, wall_ns)
