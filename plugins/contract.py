@@ -81,9 +81,14 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """A piece of a streamed answer: one or more deltas, in order."""
+    """A piece of a streamed answer: one or more deltas, in order.
+
+    ``alone``: nothing else of this answer is at hand, so that it is not worth waiting to send more
+    of it in one piece.
+    """
 
     choices: list[ChoiceDelta]
+    alone: bool = False
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -221,6 +226,10 @@ class InferenceCall(msgspec.Struct, frozen=True, kw_only=True):
     ``finish_reason="length"`` where it runs the engine itself).
     ``deadline_s`` bounds the whole attempt, ``first_event_s`` the wait for the first event,
     ``idle_s`` the wait between two.
+    The rest is for hardware of one's own: ``fairness_key`` says whose turn it is (calls of one key
+    wait for each other before others wait for them), ``cache_scope`` with whom the memory of
+    prompts is shared (only within the same scope; None: not at all), and ``wait_for_model`` whether
+    the call waits for a model that must be loaded first, or fails at once with the time that takes.
     """
 
     call_id: str
@@ -234,6 +243,9 @@ class InferenceCall(msgspec.Struct, frozen=True, kw_only=True):
     first_event_s: float = 60.0
     idle_s: float = 30.0
     deadline_s: float = 600.0
+    fairness_key: str = ""
+    cache_scope: str | None = ""
+    wait_for_model: bool = True
 
     def __repr__(self) -> str:
         return f"InferenceCall({self.attempt_id}, {self.upstream_id})"  # no key, no prompt

@@ -13,4 +13,8 @@ def make_engine(name: str) -> Engine:
         from local_runtime.engines.llama.engine import LlamaEngine
 
         return LlamaEngine()
+    if name == "llama_encoder":
+        from local_runtime.engines.llama.encoder import LlamaEncoder
+
+        return LlamaEncoder()
     raise ValueError(f"there is no engine {name!r}")

@@ -11,7 +11,8 @@ Rules:
   back as the only event of that request, a ``Failed``, out of the next ``step``; ``submit`` itself
   does not raise for it.
 - Events of one request come in this order: ``Admitted`` once it has a slot, then ``Piece`` and
-  ``Worked`` in any number, then exactly one ``Finished`` or ``Failed``. Nothing follows those.
+  ``Worked`` in any number (and one ``Encoded``, for what is to be encoded), then exactly one
+  ``Finished`` or ``Failed``. Nothing follows those.
 - Every event carries ``usage``: what the request has used up to now, its shares of the current
   step included. So whoever reads the events knows the exact bill at any moment, also when the
   engine dies right after.
@@ -36,11 +37,21 @@ from plugins.chat import ChatRequest
 from plugins.contract import FailureKind, Usage
 
 
+class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter that requests may name: a GGUF file, applied with ``scale``."""
+
+    path: str
+    scale: float = 1.0
+
+
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to load. ``path`` is a model file, empty for an engine that needs none.
 
-    ``options`` are the engine's own settings, as strings. ``threads`` and ``context_length`` are
-    chosen by the engine where they are None.
+    ``options`` are the engine's own settings, as strings. What is None is chosen by the engine from
+    what it finds: the file, the free memory, the processor. ``projector_path`` is the file that
+    turns pictures into the model's own vectors, ``draft_path`` a small model of the same vocabulary
+    that guesses ahead; both empty where there is none. ``cache_type`` is the type of the KV cache,
+    ``batch_tokens`` the most tokens of one step.
     """
 
     engine: str
@@ -48,24 +59,64 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     context_length: int | None = None
     threads: int | None = None
-    sequences_max: int = 8
+    sequences_max: int = 16
+    cache_type: str = "f16"
+    flash_attention: bool | None = None
+    gpu_layers: int | None = None
+    batch_tokens: int | None = None
+    memory_bytes_max: int | None = None
+    projector_path: str = ""
+    draft_path: str = ""
+    speculation: bool = True
+    adapters: dict[str, AdapterSpec] = {}
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What was loaded: the limits that requests meet, and how long loading took."""
+    """What was loaded: the limits that requests meet, what it takes, and how long loading took.
+
+    ``memory_bytes`` is what the process grew by, weights and cache included (0: not measured);
+    ``device_bytes`` the same on accelerators. ``output_size``: numbers in an encoder's vectors.
+    """
 
     context_length: int
     sequences_max: int
     threads: int
     load_ms: int
+    memory_bytes: int = 0
+    device_bytes: int = 0
+    gpu_layers: int = 0
+    output_size: int = 0
+
+
+class EncodeTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts to turn into vectors, or, with a ``query``, to be scored against it.
+
+    A text may come as token ids. ``truncate``: cut what is too long for the model, instead of
+    refusing it. ``size``: only the first so many numbers of each vector, scaled to length 1 again.
+    """
+
+    texts: list[str | list[int]]
+    query: str | None = None
+    truncate: bool = False
+    size: int | None = None
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. ``request_id`` is unique among those that have not ended."""
+    """One request: a chat, or something to encode. ``request_id`` is unique among the open ones.
+
+    ``media`` are the bytes of the chat's pictures, in the order of their parts. ``adapter`` names
+    one of the spec's, empty for the model as it is. ``fairness_key`` and ``cache_scope`` are those
+    of ``plugins.contract.InferenceCall``.
+    """
 
     request_id: str
-    chat: ChatRequest
+    chat: ChatRequest | None = None
+    encode: EncodeTask | None = None
+    media: list[bytes] = []
+    adapter: str = ""
     compute_ns_max: int | None = None
+    fairness_key: str = ""
+    cache_scope: str | None = ""
 
 
 class TopToken(msgspec.Struct, frozen=True):
@@ -92,10 +143,22 @@ class Admitted(msgspec.Struct, frozen=True, tag="admitted"):
     usage: Usage
 
 
+class ToolCallPiece(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the answer's tool call number ``index``: ``id`` and ``name`` come first and once,
+    then the arguments, as JSON text in any number of parts.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
 class Piece(msgspec.Struct, frozen=True, tag="piece"):
     """Text of choice ``index``; ``finish_reason`` is set in that choice's last piece.
 
     ``text`` may be empty: a token can end in the middle of a character, or of a stop string.
+    ``reasoning`` is what the model thought before it answered.
     """
 
     request_id: str
@@ -104,6 +167,19 @@ class Piece(msgspec.Struct, frozen=True, tag="piece"):
     text: str = ""
     logprobs: list[TokenLogprob] | None = None
     finish_reason: str | None = None
+    reasoning: str = ""
+    tool_calls: list[ToolCallPiece] | None = None
+
+
+class Encoded(msgspec.Struct, frozen=True, tag="encoded"):
+    """The answer to an ``EncodeTask``, in the order of its texts: vectors as the bytes of 32-bit
+    floats, little endian, or scores.
+    """
+
+    request_id: str
+    usage: Usage
+    vectors: list[bytes] = []
+    scores: list[float] = []
 
 
 class Worked(msgspec.Struct, frozen=True, tag="worked"):
@@ -131,7 +207,18 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     detail: str = ""
 
 
-EngineEvent = Admitted | Piece | Worked | Finished | Failed
+EngineEvent = Admitted | Piece | Encoded | Worked | Finished | Failed
+
+
+class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
+    """How full an engine is: requests' sequences that run, the cells of its cache, and the tokens
+    that are kept beside it for prompts that start alike.
+    """
+
+    sequences_running: int = 0
+    cells: int = 0
+    cells_used: int = 0
+    kept_tokens: int = 0
 
 
 class RequestRefused(Exception):
@@ -161,6 +248,11 @@ class Engine(Protocol):
     @property
     def unbilled_ns(self) -> int:
         """The part of ``busy_ns`` that is on no request's bill."""
+        ...
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """How full it is after the last step."""
         ...
 
     @property

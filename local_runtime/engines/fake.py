@@ -9,11 +9,14 @@ Options (``fake:tokens_per_second=50,crash_on=BOOM``):
 - ``tokens_per_second``: how fast it generates, per sequence; without it as fast as it can
 - ``compute_ns_per_token``: the bill's rate, 1,000,000 unless given
 - ``context_length`` and ``load_seconds``: as they say
+- ``memory_bytes``: what it says it takes once it is loaded; ``footprint_bytes``: what it is thought
+  to take before that
 - ``repeat``: how many times it says its answer
 - ``crash_on``: a prompt that contains this text ends the process at once, as a fault in native code
   would; ``crash_after_tokens`` lets it say so many tokens first
 - ``break_on``: the same, but the engine raises, as a fault in Python would
 - ``fail_on_load``: loading fails with this text
+- ``hang_on``: a prompt that contains this text makes it stop in the middle of a step, for ever
 """
 
 import os
@@ -32,6 +35,7 @@ from local_runtime.engines.contract import (
     EngineSpec,
     Failed,
     Finished,
+    Occupancy,
     Piece,
 )
 from local_runtime.engines.text import TextAssembler
@@ -50,8 +54,11 @@ SUPPORTED_PARAMS = frozenset(
 )  # fmt: skip
 
 _NUMBERS = {"tokens_per_second", "load_seconds"}
-_WHOLE_NUMBERS = {"compute_ns_per_token", "context_length", "repeat", "crash_after_tokens"}
-_TEXTS = {"break_on", "crash_on", "fail_on_load"}
+_WHOLE_NUMBERS = {
+    "compute_ns_per_token", "context_length", "crash_after_tokens", "footprint_bytes",
+    "memory_bytes", "repeat",
+}  # fmt: skip
+_TEXTS = {"break_on", "crash_on", "fail_on_load", "hang_on"}
 
 
 def parse_options(text: str) -> dict[str, str]:
@@ -86,6 +93,7 @@ class _Work:
     tokens_max: int
     crashes: bool
     breaks: bool
+    hangs: bool
     answers: list[_Answer] = field(default_factory=list)
     admitted: bool = False
     read: int = 0
@@ -120,6 +128,7 @@ class FakeEngine:
         self._repeat = int(options.get("repeat", 1))
         self._crash_on = options.get("crash_on")
         self._break_on = options.get("break_on")
+        self._hang_on = options.get("hang_on")
         self._crash_after = int(options.get("crash_after_tokens", 0))
         self._context_length = context_length_of(spec)
         self._sequences_max = spec.sequences_max
@@ -130,15 +139,25 @@ class FakeEngine:
             sequences_max=spec.sequences_max,
             threads=1,
             load_ms=int(seconds * 1000),
+            memory_bytes=int(options.get("memory_bytes", 0)),
         )
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(sequences_running=len(self._work))
 
     @property
     def has_work(self) -> bool:
         return bool(self._work or self._outbox)
 
     def submit(self, request: EngineRequest) -> None:
-        prompt = [word for text in map(str, _texts(request.chat)) for word in tokens_of(text)]
-        answers = request.chat.answers()
+        chat = request.chat
+        if chat is None:
+            text = "This model holds conversations; it makes no embeddings and ranks no documents."
+            self._refuse(request, FailureKind.BAD_REQUEST, text, "model")
+            return
+        prompt = [word for text in map(str, _texts(chat)) for word in tokens_of(text)]
+        answers = chat.answers()
         if len(prompt) >= self._context_length:
             self._refuse(
                 request,
@@ -152,18 +171,19 @@ class FakeEngine:
             text = f"n: this model gives at most {self._sequences_max} answers at once."
             self._refuse(request, FailureKind.BAD_REQUEST, text, "n")
             return
-        last = (_texts(request.chat) or [""])[-1]
+        last = (_texts(chat) or [""])[-1]
         words = tokens_of("echo: " + " ".join([last] * self._repeat))
         room = self._context_length - len(prompt)
         work = _Work(
             request=request,
             words=words,
             prompt_tokens=len(prompt),
-            tokens_max=min(request.chat.output_tokens_limit() or room, room),
+            tokens_max=min(chat.output_tokens_limit() or room, room),
             crashes=_holds(prompt, self._crash_on),
             breaks=_holds(prompt, self._break_on),
+            hangs=_holds(prompt, self._hang_on),
         )
-        stop = request.chat.stop
+        stop = chat.stop
         stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
         work.answers = [_Answer(index, TextAssembler(stops)) for index in range(answers)]
         self._work.append(work)
@@ -222,6 +242,8 @@ class FakeEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             if work.breaks:
                 raise RuntimeError("this prompt breaks the engine, as it was told to")
+            while work.hangs:
+                time.sleep(1)
         word = work.words[answer.said] if answer.said < len(work.words) else ""
         answer.said += 1
         work.output_tokens += 1

@@ -31,33 +31,41 @@ class _Matcher:
         return self.matched == len(self._stop)
 
 
-class TextAssembler:
-    """One answer's text. ``push`` gives what may be shown now; ``flush`` what was still held back.
+class Characters:
+    """Whole characters from bytes. Bytes that are no UTF-8 become U+FFFD.
+
+    A character that is still incomplete at the end is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, data: bytes) -> str:
+        """The characters that have become complete."""
+        return self._decoder.decode(data)
+
+
+class StopFilter:
+    """One answer's text up to a stop string: ``push`` gives what may be shown now.
 
     The answer ends at the first stop string to be complete; the stop string itself is never shown.
-    Of two that are complete with the same character the longer one counts. Bytes that are no UTF-8
-    become U+FFFD; a character that is still incomplete at the end is dropped.
+    Of two that are complete with the same character the longer one counts.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._matchers = [_Matcher(stop) for stop in stops if stop]
         self._held = ""
         self.stopped = False
-        self.characters_seen = 0  # decoded, stop strings and held text included
         self.characters_shown = 0
 
-    def push(self, data: bytes) -> str:
+    def push(self, text: str) -> str:
         """Text that became safe to show. After ``stopped`` everything is ignored."""
         if self.stopped:
             return ""
-        text = self._decoder.decode(data)
         if not self._matchers:
-            self.characters_seen += len(text)
             self.characters_shown += len(text)
             return text
         for at, character in enumerate(text):
-            self.characters_seen += 1
             complete = [m.matched for m in self._matchers if m.push(character)]
             if complete:
                 self.stopped = True
@@ -74,3 +82,24 @@ class TextAssembler:
         shown, self._held = self._held[:count], self._held[count:]
         self.characters_shown += len(shown)
         return shown
+
+
+class TextAssembler:
+    """One answer's text from its bytes: ``Characters``, and then a ``StopFilter``."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._characters = Characters()
+        self._stop = StopFilter(stops)
+
+    def push(self, data: bytes) -> str:
+        """Text that became safe to show. After ``stopped`` everything is ignored."""
+        return self._stop.push(self._characters.push(data))
+
+    def flush(self) -> str:
+        """What was held back for a stop string that did not come."""
+        return self._stop.flush()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete."""
+        return self._stop.stopped
