@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_runtime.engines.contract import EngineLoadError
+from local_runtime.engines.llama.backends import load_backends
+from local_runtime.engines.llama.sizing import Size
 
 _log = logging.getLogger("local_runtime.llama")
 
-_GGML_ERROR = 4  # ggml.h, enum ggml_log_level
-TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
+GGML_ERROR = 4  # ggml.h, enum ggml_log_level
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # a ctypes function type
@@ -26,19 +27,28 @@ def _to_logging(level: int, text: bytes, _user_data: Any) -> None:
     """llama.cpp talks a lot while loading: all of it is for debugging, except errors."""
     line = text.decode("utf-8", "replace").rstrip()
     if line and line != ".":
-        _log.log(logging.WARNING if level == _GGML_ERROR else logging.DEBUG, "%s", line)
+        _log.log(logging.WARNING if level == GGML_ERROR else logging.DEBUG, "%s", line)
 
 
-def start_backend() -> None:
-    """Initialise llama.cpp (again is harmless) and send its log to ``logging``."""
+def start_backend(processor_library: str = "") -> None:
+    """Initialise llama.cpp (again is harmless) and send its log to ``logging``.
+
+    ``processor_library`` is what ``variants.choose`` found. Raises EngineLoadError.
+    """
     llama_cpp.llama_log_set(_to_logging, ctypes.c_void_p(0))
+    try:
+        load_backends(processor_library)
+    except OSError as error:
+        raise EngineLoadError(str(error)) from error
     llama_cpp.llama_backend_init()
 
 
 class Model:
     """Weights and vocabulary."""
 
-    def __init__(self, path: str, progress: Callable[[float], None]) -> None:
+    def __init__(
+        self, path: str, progress: Callable[[float], None], *, gpu_layers: int = 0
+    ) -> None:
         """Load a file; ``progress`` gets fractions. Raises EngineLoadError."""
         params = llama_cpp.llama_model_default_params()
 
@@ -48,14 +58,18 @@ class Model:
 
         self._progress = llama_cpp.llama_progress_callback(report)  # kept: C holds a pointer
         params.progress_callback = self._progress
-        if not llama_cpp.llama_supports_gpu_offload():
-            params.n_gpu_layers = 0
+        params.n_gpu_layers = gpu_layers if llama_cpp.llama_supports_gpu_offload() else 0
         self.handle: Any = llama_cpp.llama_model_load_from_file(path.encode(), params)
         if not self.handle:
             raise EngineLoadError("llama.cpp cannot load this file; the log has its reasons")
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(self.handle)
+        # A recurrent state cannot be cut back to an earlier position.
+        self.goes_back = not (
+            llama_cpp.llama_model_is_recurrent(self.handle)
+            or llama_cpp.llama_model_is_hybrid(self.handle)
+        )
         self.add_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.vocab)
         self.bos_text = self._text_of(llama_cpp.llama_vocab_bos(self.vocab))
         self.eos_text = self._text_of(llama_cpp.llama_vocab_eos(self.vocab))
@@ -105,51 +119,45 @@ class Model:
         self.handle = None
 
 
-class Context:
-    """One KV cache, shared by ``sequences_max`` sequences, and the batch that feeds it."""
+State = ctypes.Array[ctypes.c_uint8]
+"""A sequence's cells, outside of the cache."""
 
-    def __init__(
-        self, model: Model, *, cells: int, batch_tokens: int, sequences_max: int, threads: int
-    ) -> None:
+
+class Context:
+    """One KV cache, shared by ``sequences`` sequence ids, and the batch that feeds it."""
+
+    def __init__(self, model: Model, size: Size, *, sequences: int) -> None:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = cells
-        params.n_batch = params.n_ubatch = batch_tokens
-        params.n_seq_max = sequences_max
-        params.n_threads = params.n_threads_batch = threads
+        params.n_ctx = size.cells
+        params.n_batch = params.n_ubatch = size.batch_tokens
+        params.type_k, params.type_v = size.type_k, size.type_v
+        params.flash_attn_type = size.flash_attn_type
+        params.n_seq_max = sequences
+        params.n_threads = params.n_threads_batch = size.threads[-1]
         params.kv_unified = True
         params.no_perf = True
         self.handle: Any = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise EngineLoadError(f"there is not enough memory for a context of {cells} tokens")
+            raise EngineLoadError(
+                f"llama.cpp cannot make a context of {size.cells} tokens, most likely for want of "
+                "memory; the log has its reasons. Lower context_length or sequences_max"
+            )
         self.cells: int = llama_cpp.llama_n_ctx(self.handle)
         self._memory: Any = llama_cpp.llama_get_memory(self.handle)
-        self._vocab_size = model.vocab_size
-        self._room = batch_tokens
-        self._batch: Any = llama_cpp.llama_batch_init(batch_tokens, 0, 1)
-        self._batch.n_tokens = 0
+        self._row = ctypes.c_float * model.vocab_size
+        self._batch = Batch(size.batch_tokens)
 
-    def add(self, tokens: Sequence[int], position: int, sequence: int, *, output: bool) -> int:
-        """Put tokens of one sequence into the batch; with ``output`` the last one gives logits.
+    def add(self, tokens: Sequence[int], position: int, sequence: int, *, outputs: int) -> int:
+        """Put tokens of one sequence into the batch; the last ``outputs`` of them give logits.
 
         Returns the batch index of the last token, by which its logits are found.
         """
-        batch, at = self._batch, self._batch.n_tokens
-        assert at + len(tokens) <= self._room
-        for offset, token in enumerate(tokens):
-            batch.token[at] = token
-            batch.pos[at] = position + offset
-            batch.n_seq_id[at] = 1
-            batch.seq_id[at][0] = sequence
-            batch.logits[at] = False
-            at += 1
-        batch.logits[at - 1] = output
-        batch.n_tokens = at
-        return int(at - 1)
+        return self._batch.add(tokens, position, sequence, outputs)
 
     def decode(self) -> int:
         """Compute the batch and empty it. 0: done. 1: no room in the cache. Negative: broken."""
-        result: int = llama_cpp.llama_decode(self.handle, self._batch)
-        self._batch.n_tokens = 0
+        result: int = llama_cpp.llama_decode(self.handle, self._batch.filled())
+        self._batch.clear()
         return result
 
     def use_threads(self, threads: int) -> None:
@@ -159,56 +167,84 @@ class Context:
     def logits(self, index: int) -> NDArray[np.float32]:
         """Logits of a batch index, shape (vocabulary,): a view that the next ``decode`` ends."""
         pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocab_size,))
+        # What numpy.ctypeslib makes of a pointer is the same, and takes ten times as long.
+        row: Any = self._row.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(row, dtype=np.float32)
 
     def forget(self, sequence: int) -> None:
         """Free all cells of a sequence."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def truncate(self, sequence: int, length: int) -> None:
+        """Free the cells behind the first ``length`` positions of a sequence."""
+        if not llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise ValueError(f"this model's memory cannot go back to position {length}")
+
     def share(self, source: int, target: int, tokens: int) -> None:
         """Let ``target`` use the first ``tokens`` cells of ``source`` as its own, uncopied."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
 
+    def save(self, sequence: int) -> State:
+        """All cells of a sequence, copied into ordinary memory."""
+        size = llama_cpp.llama_state_seq_get_size(self.handle, sequence)
+        data: State = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data(self.handle, data, size, sequence)
+        return data
+
+    def restore(self, sequence: int, data: State) -> bool:
+        """Give an empty sequence the cells that were saved; False where there is no room."""
+        return bool(llama_cpp.llama_state_seq_set_data(self.handle, data, len(data), sequence))
+
+    def length(self, sequence: int) -> int:
+        """Positions of a sequence that have cells, as llama.cpp has it."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
     def close(self) -> None:
-        llama_cpp.llama_batch_free(self._batch)
         llama_cpp.llama_free(self.handle)
         self.handle = None
 
 
-class Candidates:
-    """All tokens with their logits, as the C API's array: what samplers work on."""
+class Batch:
+    """``llama_batch`` over arrays of our own, so that many tokens are written at once."""
 
-    def __init__(self, logits: NDArray[np.float32]) -> None:
-        self._data = np.zeros(len(logits), dtype=TOKEN_DATA)
-        self._data["id"] = np.arange(len(logits), dtype=np.int32)
-        self._data["logit"] = logits
-        self.array = llama_cpp.llama_token_data_array(
-            data=self._data.ctypes.data_as(llama_cpp.llama_token_data_p),
-            size=len(logits),
-            selected=-1,
-            sorted=False,
-        )
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._token = np.zeros(room, dtype=np.int32)
+        self._position = np.zeros(room, dtype=np.int32)
+        self._sequence = np.zeros(room, dtype=np.int32)
+        self._output = np.zeros(room, dtype=np.int8)
+        self._one = np.ones(room, dtype=np.int32)
+        first = self._sequence.ctypes.data
+        width = self._sequence.itemsize
+        self._pointers = np.array([first + width * at for at in range(room)], dtype=np.uintp)
+        self._struct = llama_cpp.llama_batch(n_tokens=0, embd=None)
+        for name, array in (
+            ("token", self._token),
+            ("pos", self._position),
+            ("n_seq_id", self._one),
+            ("seq_id", self._pointers),
+            ("logits", self._output),
+        ):
+            kind: Any = type(getattr(self._struct, name))
+            setattr(self._struct, name, ctypes.cast(array.ctypes.data, kind))
+        self._count = 0
 
-    @classmethod
-    def single(cls, token: int) -> "Candidates":
-        """Only one token: a cheap question to a grammar."""
-        candidates = cls(np.zeros(1, dtype=np.float32))
-        candidates._data["id"] = token
-        return candidates
+    def add(self, tokens: Sequence[int], position: int, sequence: int, outputs: int) -> int:
+        """See ``Context.add``."""
+        begin, end = self._count, self._count + len(tokens)
+        assert end <= self._room
+        self._token[begin:end] = tokens
+        self._position[begin:end] = np.arange(position, position + len(tokens))
+        self._sequence[begin:end] = sequence
+        self._output[begin:end] = 0
+        self._output[end - outputs : end] = 1
+        self._count = end
+        return end - 1
 
-    def ban(self, tokens: list[int]) -> None:
-        """Rule tokens out. Only before a sampler that sorts was applied: index is token id."""
-        self._data["logit"][tokens] = -np.inf
+    def filled(self) -> Any:
+        """The struct that llama.cpp reads."""
+        self._struct.n_tokens = self._count
+        return self._struct
 
-    @property
-    def impossible(self) -> bool:
-        """Whether every candidate has been ruled out."""
-        return bool(np.isneginf(self._data["logit"][: self.array.size]).all())
-
-    @property
-    def selected(self) -> int:
-        """The token that a chain chose."""
-        return int(self.array.data[self.array.selected].id)  # a sampler may have moved `data`
-
-    def apply(self, sampler: Any) -> None:
-        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(self.array))
+    def clear(self) -> None:
+        self._count = 0

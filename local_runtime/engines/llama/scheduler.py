@@ -1,22 +1,25 @@
 """Who computes what in the next step. Pure: reads the state of all work, changes none of it.
 
-Order of things: whoever generates gets one token each step; what room the batch has left goes to
-prompts, in the order they came, in chunks short enough that the others' next token is not late.
-Requests enter in order while there are slots and cells; when cells run out the youngest leaves and
-comes back later with all it had written. The oldest request always fits, so there is always
-progress.
+Order of things: whoever generates gets its token each step; what room the batch has left goes to
+prompts, in chunks short enough that the others' next token is not late. Requests enter while there
+are slots and cells. Both take turns between the fairness keys: somebody's second request comes
+behind everybody's first. When cells run out the youngest leaves and comes back later with all it
+had written. The oldest request always fits, so there is always progress.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from local_runtime.engines.cost import Forecast
-from local_runtime.engines.llama.slots import Sequence, Work
+from local_runtime.engines.llama.slots import Sequence, Work, cells_needed
 
 # How long a step may take because of prompts: while others generate, and while nobody does.
 CHUNK_NS_BESIDE_OUTPUT = 120_000_000
 CHUNK_NS_ALONE = 500_000_000
 CHUNK_TOKENS_MIN = 16
+# Whoever runs alone with a seed has its prompt read in the same portions every time.
+CHUNK_TOKENS_SEEDED = 256
 # Cells left free per answer when work joins other work, so that it is not evicted soon.
 CELLS_SPARE = 32
 
@@ -31,21 +34,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The next ``tokens`` pending tokens of one sequence; ``samples``: a new one follows."""
+    """The next ``tokens`` of one sequence; ``samples``: a new one follows. Where it ``generates``
+    they are the last sampled one and its ``drafted`` ones, otherwise a part of its prompt.
+    """
 
     work: Work
     sequence: Sequence
     tokens: int
     samples: bool
+    generates: bool = False
 
 
 @dataclass(slots=True)
 class Plan:
-    """One step. ``exhausted`` work has no compute time left; ``evicted`` goes back in line."""
+    """One step. ``exhausted`` work has no compute time left."""
 
     rows: list[Row] = field(default_factory=list)
-    admitted: list[Work] = field(default_factory=list)
-    evicted: list[Work] = field(default_factory=list)
     exhausted: list[Work] = field(default_factory=list)
 
     @property
@@ -53,59 +57,94 @@ class Plan:
         return sum(row.tokens for row in self.rows)
 
 
-def plan(
+def in_turn(waiting: SequenceOf[Work], running: SequenceOf[Work] = ()) -> list[Work]:
+    """``waiting`` in the order in which they come to their turn. ``running`` are ahead of them."""
+    ahead: dict[str, int] = {}
+    for work in running:
+        ahead[work.fairness_key] = ahead.get(work.fairness_key, 0) + 1
+    ranked = []
+    for work in sorted(waiting, key=lambda each: each.number):
+        rank = ahead.get(work.fairness_key, 0)
+        ahead[work.fairness_key] = rank + 1
+        ranked.append((rank, work.number, work))
+    ranked.sort(key=lambda each: each[:2])
+    return [work for _, _, work in ranked]
+
+
+def to_evict(running: SequenceOf[Work], limits: Limits) -> list[Work]:
+    """The youngest, until the rest have a cell for every token; the oldest is never evicted.
+
+    ``running`` is in the order of numbers.
+    """
+    staying = list(running)
+    evicted: list[Work] = []
+    while len(staying) > 1 and cells_needed(staying) > limits.cells:
+        evicted.append(staying.pop())
+    return evicted
+
+
+def next_to_enter(
     waiting: SequenceOf[Work],
     running: SequenceOf[Work],
     free_slots: int,
     limits: Limits,
-    forecast: Forecast,
-) -> Plan:
-    """The next step. ``waiting`` and ``running`` are in the order of their numbers."""
+    found: Callable[[Work], int],
+) -> Work | None:
+    """Whose turn it is, if there is room for it; nobody overtakes. ``found`` says how many of a
+    prompt's tokens have cells already that other work keeps alive.
+    """
+    if not waiting or not free_slots:
+        return None
+    work = in_turn(waiting, running)[0]
+    answers = len(work.live) + sum(len(other.live) for other in running)
+    spare = CELLS_SPARE * answers if running else 0
+    fits = (
+        len(work.live) <= free_slots
+        and cells_needed(running) + work.pending_cells - found(work) + spare <= limits.cells
+    )
+    return work if fits or not running else None
+
+
+def plan(running: SequenceOf[Work], limits: Limits, forecast: Forecast, adapter: str = "") -> Plan:
+    """The next step, for those on this ``adapter``; the others' turns are other steps.
+
+    ``running`` is in the order of numbers, each with its slots.
+    """
     step = Plan()
     staying: list[Work] = []
     for work in running:
         (staying if _affordable(work, forecast) else step.exhausted).append(work)
-    _evict_youngest(staying, limits.cells, step)
+    others_generate = any(
+        each.generates for work in staying if work.adapter != adapter for each in work.live
+    )
+    staying = [work for work in staying if work.adapter == adapter]
     for work in staying:
-        step.rows += [Row(work, s, 1, samples=True) for s in work.live if s.generates]
-    room = _prompt_room(limits, forecast, generating=len(step.rows))
-    for work in staying:
+        step.rows += [
+            Row(work, each, 1 + len(each.drafted), samples=True, generates=True)
+            for each in work.live
+            if each.generates
+        ]
+    room = _prompt_room(limits, forecast, step.tokens, alone=not others_generate)
+    if len(running) == 1 and running[0].seeded:
+        room = min(CHUNK_TOKENS_SEEDED, limits.batch_tokens)
+    for work in in_turn(staying):
         room -= _read_prompt(work, step, room, forecast)
-    cells_free = limits.cells - sum(work.cells for work in staying)
-    answers = sum(len(work.live) for work in staying)
-    for work in waiting:
-        answers += len(work.live)
-        spare = CELLS_SPARE * answers if answers > len(work.live) else 0
-        fits = len(work.live) <= free_slots and work.cells + spare <= cells_free
-        if step.evicted or not fits or room < CHUNK_TOKENS_MIN:
-            break
-        free_slots -= len(work.live)
-        cells_free -= work.cells
-        step.admitted.append(work)
-        if _affordable(work, forecast):
-            room -= _read_prompt(work, step, room, forecast)
-        else:
-            step.exhausted.append(work)
     return step
 
 
 def _affordable(work: Work, forecast: Forecast) -> bool:
     """Whether one more step of this work is likely to stay within what its hold pays for."""
     left_ns = work.compute_left_ns()
-    generating = len([sequence for sequence in work.live if sequence.generates])
-    needed_ns = generating * forecast.output_token_ns or forecast.prompt_token_ns
-    return left_ns is None or left_ns >= needed_ns
+    if left_ns is None or work.live[0].follows is not None:
+        return True
+    tokens = sum(1 + len(each.drafted) for each in work.live if each.generates)
+    return left_ns >= (tokens * forecast.output_token_ns or forecast.prompt_token_ns)
 
 
-def _evict_youngest(staying: list[Work], cells: int, step: Plan) -> None:
-    """Until the rest have a cell for every token; the oldest is never evicted."""
-    while len(staying) > 1 and sum(work.cells for work in staying) > cells:
-        step.evicted.append(staying.pop())
-
-
-def _prompt_room(limits: Limits, forecast: Forecast, *, generating: int) -> int:
-    """Tokens of prompts that this step may read."""
-    duration_ns = CHUNK_NS_BESIDE_OUTPUT if generating else CHUNK_NS_ALONE
+def _prompt_room(limits: Limits, forecast: Forecast, generating: int, *, alone: bool) -> int:
+    """Tokens of prompts that this step may read. ``alone``: nobody waits for its next token, but
+    those that are in this step."""
+    duration_ns = CHUNK_NS_ALONE if alone and not generating else CHUNK_NS_BESIDE_OUTPUT
     chunk = max(CHUNK_TOKENS_MIN, forecast.prompt_tokens_within(duration_ns))
     return min(chunk, limits.batch_tokens - generating)
 
@@ -117,9 +156,9 @@ def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
     for at, sequence in enumerate(work.live):
         if sequence.generates:
             continue
-        if at and not sequence.computed:
-            break  # it starts from the cells of the first one, once that has read the prompt
-        count = min(sequence.pending, room - taken)
+        if sequence.follows is not None or (at and not sequence.computed):
+            break  # it starts from the cells of another one, once that has read the prompt
+        count = work.views.text_from(sequence.computed, min(sequence.pending, room - taken))
         if left_ns is not None:
             count = min(count, left_ns // forecast.prompt_token_ns)
             left_ns -= count * forecast.prompt_token_ns

@@ -29,3 +29,9 @@ def failure(events: list[EngineEvent]) -> Failed:
     assert len(events) == 1
     assert isinstance(events[0], Failed)
     return events[0]
+
+
+def prompt_tokens(events: list[EngineEvent]) -> int:
+    """Tokens of the prompt, read or found."""
+    usage = events[-1].usage
+    return usage.input_tokens + usage.cache_read_tokens
