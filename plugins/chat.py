@@ -101,12 +101,22 @@ class ChatRequest(Routed, omit_defaults=True, forbid_unknown_fields=True, kw_onl
     # Beyond OpenAI's API, as open-weights servers take them.
     reasoning: Object | None | UnsetType = UNSET
     chat_template_kwargs: Object | None | UnsetType = UNSET
+    dry_allowed_length: Annotated[int, Meta(ge=0, le=1_000)] | None | UnsetType = UNSET
+    dry_base: Annotated[float, Meta(ge=1, le=10)] | None | UnsetType = UNSET
+    dry_multiplier: Annotated[float, Meta(ge=0, le=100)] | None | UnsetType = UNSET
+    grammar: Annotated[str, Meta(min_length=1, max_length=65_536)] | None | UnsetType = UNSET
     ignore_eos: bool | None | UnsetType = UNSET
     min_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
     min_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] | None | UnsetType = UNSET
+    mirostat: Literal[0, 1, 2] | None | UnsetType = UNSET
+    mirostat_eta: Annotated[float, Meta(gt=0, le=1)] | None | UnsetType = UNSET
+    mirostat_tau: Annotated[float, Meta(ge=0, le=100)] | None | UnsetType = UNSET
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None | UnsetType = UNSET
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None | UnsetType = UNSET
+    top_n_sigma: Annotated[float, Meta(ge=-1, le=100)] | None | UnsetType = UNSET
     typical_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
+    xtc_probability: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
+    xtc_threshold: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
 
     @property
     def task(self) -> str:

@@ -54,7 +54,8 @@ _BY_NAME: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (re.compile(r"(^|/)sora"), TEXT_TO_VIDEO),
 )
 _TOOL_PARAMS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions"})
-_ALL_PARAMS = frozenset(PARAMS) | {STRUCTURED_OUTPUTS}
+# A server that overlooks a grammar answers freely, so none is believed to know it unasked.
+_ALL_PARAMS = (frozenset(PARAMS) - {"grammar"}) | {STRUCTURED_OUTPUTS}
 
 
 def _number(text: str) -> Decimal | None:

@@ -1,9 +1,10 @@
 """``response_format`` as a GBNF grammar: JSON Schema in, the language of its valid texts out.
 
 The rule is never to fail open: every text of the grammar is valid under the schema, and a keyword
-that cannot be guaranteed is refused by name. Where the schema leaves a choice the grammar may take
-the narrower side (no additional properties, a fixed order of properties). JSON Schema 2020-12;
-GBNF as in ggml-org/llama.cpp, ``grammars/README.md``.
+that cannot be guaranteed is refused by name and place. Where the schema leaves a choice the grammar
+may take the narrower side: no properties beyond those that are named, in their order, numbers of
+few digits, a part of each format. White space is bounded, as small models fill the room they get.
+JSON Schema 2020-12 and what OpenAPI adds; GBNF as in ggml-org/llama.cpp, ``grammars/README.md``.
 """
 
 import json
@@ -12,32 +13,40 @@ from typing import Any, NoReturn
 from msgspec import UnsetType
 
 from local_runtime.engines.contract import RequestRefused
+from local_runtime.engines.llama.grammar_formats import FORMATS, NUMBER_FORMATS
+from local_runtime.engines.llama.grammar_members import Member, chain, row
 from local_runtime.engines.llama.grammar_numbers import number_rule
+from local_runtime.engines.llama.grammar_regex import PatternRefused, pattern_rule
+from local_runtime.engines.llama.schema_merge import DEPTH_MAX, TYPES, Flat, flatten
+from local_runtime.engines.llama.schema_values import KNOWN, fits
 
-DEPTH_MAX = 32
-RULES_MAX = 2_000
+RULES_MAX = 4_000
 GRAMMAR_CHARACTERS_MAX = 256 * 1024
 REPETITIONS_MAX = 2_000  # llama.cpp's own limit
+REPEATED_MAX = 50_000  # all repetitions of a grammar together
+_CHUNK = 100
+_LENGTH_MAX = _CHUNK * REPETITIONS_MAX
 
-_ANNOTATIONS = frozenset(
-    {
-        "$anchor", "$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated",
-        "description", "discriminator", "example", "examples", "readOnly", "strict", "title",
-        "writeOnly",
-    }
-)  # fmt: skip
-_KEYWORDS = {
-    "object": {"properties", "required", "additionalProperties"},
-    "array": {"items", "prefixItems", "minItems", "maxItems"},
-    "string": {"minLength", "maxLength", "format"},
-    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
-    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
+_OF_TYPE = {
+    "object": {
+        "properties", "required", "additionalProperties", "patternProperties", "propertyNames",
+        "minProperties", "maxProperties",
+    },
+    "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"},
+    "string": {"minLength", "maxLength", "format", "pattern"},
+    "integer": {
+        "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format",
+    },
     "boolean": set[str](),
     "null": set[str](),
-}
-_WHITESPACE = r'| " " | "\n" [ \t]{0,16}'
+}  # fmt: skip
+_OF_TYPE["number"] = _OF_TYPE["integer"]
+_KEYWORDS = set[str]().union({"type", "enum"}, *_OF_TYPE.values())
 _PRIMITIVES = {
-    "char": r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" plane)',
+    # Ranges that are allowed, not those that are not: a character that comes in pieces is let in
+    # piece by piece only by these.
+    "char": r'[ !#-\[\]-~\U00000080-\U0000D7FF\U0000E000-\U0010FFFF] | "\\" '
+    r'(["\\/bfnrt] | "u" plane)',
     # Four hexadecimal digits that are no surrogate: half a pair is no character.
     "plane": "[0-9a-cA-Ce-fE-F] hex{3} | [dD] [0-7] hex{2}",
     "hex": "[0-9a-fA-F]",
@@ -50,21 +59,7 @@ _PRIMITIVES = {
     "object": '"{" ws (member ("," ws member)*)? ws "}"',
     "member": 'string ":" ws value',
     "array": '"[" ws (value ("," ws value)*)? ws "]"',
-    "ws": _WHITESPACE,
-    "date": '[1-2] [0-9]{3} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | "1" [0-9] | "2" [0-8])',
-    "time": '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})? zone',
-    "zone": '"Z" | [-+] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9]',
-    "octet": '"25" [0-5] | "2" [0-4] [0-9] | "1" [0-9]{2} | [1-9]? [0-9]',
-    "label": "[a-z0-9] ([a-z0-9-]{0,20} [a-z0-9])?",
-}
-_FORMATS = {
-    "date": "date",
-    "time": "time",
-    "date-time": 'date "T" time',
-    "uuid": 'hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}',
-    "ipv4": 'octet "." octet "." octet "." octet',
-    "hostname": 'label ("." label){0,5}',
-    "email": '[a-z0-9]{1,32} ("." [a-z0-9]{1,32}){0,3} "@" label ("." label){1,4}',
+    "ws": r'| " " | "\n" [ \t]{0,16}',
 }
 
 
@@ -81,10 +76,13 @@ def grammar_of(response_format: dict[str, Any] | UnsetType | None) -> str | None
         refuse(f"type must be text, json_object or json_schema, not {str(kind)[:32]!r}.")
     wrapper = response_format.get("json_schema")
     schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
-    if not isinstance(schema, dict):
+    if not isinstance(schema, (dict, bool)):
         refuse("json_schema.schema is missing.")
     builder = _Builder(schema)
-    return builder.grammar_with_root(builder.visit(schema, 0))
+    root = builder.visit(schema, "#", 0)
+    if root is None:
+        refuse("no value fits the schema, as far as can be guaranteed.")
+    return builder.grammar_with_root(root)
 
 
 def refuse(reason: str) -> NoReturn:
@@ -93,12 +91,14 @@ def refuse(reason: str) -> NoReturn:
 
 
 class _Builder:
-    """Collects rules; every ``_…`` method returns a rule's name."""
+    """Collects rules. Methods that return a rule return its name, and None where no text fits."""
 
-    def __init__(self, root: dict[str, Any]) -> None:
+    def __init__(self, root: Any) -> None:
         self._root = root
         self._rules: dict[str, str] = {}
-        self._refs: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._visited: dict[str, str | None] = {}
+        self._repeated = 0
 
     def grammar_with_root(self, name: str) -> str:
         """All rules, those that they use included, as GBNF text."""
@@ -109,226 +109,254 @@ class _Builder:
             refuse("the schema is too large.")
         return text
 
-    def visit(self, schema: Any, depth: int) -> str:
-        """The rule for one schema."""
+    def visit(self, schema: Any, where: str, depth: int) -> str | None:
+        """The rule for one schema, which stands at ``where``."""
         if depth > DEPTH_MAX:
-            refuse(f"the schema is nested more than {DEPTH_MAX} deep.")
-        if schema is True:
-            return "value"
-        if not isinstance(schema, dict):
-            refuse("a schema must be an object.")
-        keywords = {key: value for key, value in schema.items() if key not in _ANNOTATIONS}
-        if not keywords:
-            return "value"
-        for name, visitor in (("$ref", self._ref), ("anyOf", self._union), ("oneOf", self._one)):
-            if name in keywords:
-                self._alone(keywords, name)
-                return visitor(keywords[name], depth)
-        if "allOf" in keywords:
-            self._alone(keywords, "allOf")
-            parts = keywords["allOf"]
-            if not isinstance(parts, list) or len(parts) != 1:
-                refuse("allOf of more than one schema is not supported.")
-            return self.visit(parts[0], depth + 1)
-        if "enum" in keywords or "const" in keywords:
-            return self._constants(keywords)
-        return self._typed(keywords, depth)
+            refuse(f"at {where}: the schema is nested more than {DEPTH_MAX} deep.")
 
-    def _typed(self, keywords: dict[str, Any], depth: int) -> str:
-        types = keywords.get("type")
-        if types is None:
-            types = [name for name, own in _KEYWORDS.items() if own & keywords.keys()][:1]
-        names = types if isinstance(types, list) else [types]
-        if not names or not all(isinstance(name, str) and name in _KEYWORDS for name in names):
-            refuse(f"keywords {sorted(keywords)[:5]} without a known type are not supported.")
-        known = set[str]().union({"type"}, *(_KEYWORDS[name] for name in names))
-        for key in keywords.keys() - known:
-            refuse(f"the keyword {key[:64]!r} is not supported for {' or '.join(names)}.")
-        rules = []
-        for name in names:
-            own = {key: keywords[key] for key in _KEYWORDS[name] & keywords.keys()}
-            rules.append(self._of_type(name, own, depth))
-        return rules[0] if len(rules) == 1 else self._rule(" | ".join(rules))
+        def refuse_here(reason: str) -> NoReturn:
+            refuse(f"at {where[:256]}: {reason}")
 
-    def _of_type(self, name: str, own: dict[str, Any], depth: int) -> str:
-        if not own:
-            return name
-        if name == "object":
-            return self._object(own, depth)
-        if name == "array":
-            return self._array(own, depth)
-        if name == "string":
-            return self._string(own)
-        body = number_rule(own, whole=name == "integer")
-        if body is None:
-            refuse(f"the bounds of a {name} leave nothing that can be guaranteed: {own}.")
-        return self._rule(body)
+        found = []
+        for flat in flatten(schema, self._root, refuse_here):
+            key = json.dumps(flat)
+            if key not in self._visited:
+                # Named before its parts are looked at: one of them may be this one again.
+                name = self._visited[key] = f"s-{len(self._visited)}"
+                body = _Node(self, flat, where, depth).body()
+                if body is None:
+                    self._visited[key] = None
+                else:
+                    self._add(name, body)
+            rule = self._visited[key]
+            if rule is not None:
+                found.append(rule)
+        if len(found) < 2:
+            return found[0] if found else None
+        return self.rule(" | ".join(dict.fromkeys(found)))
 
-    def _object(self, own: dict[str, Any], depth: int) -> str:
-        properties = own.get("properties", {})
-        required = own.get("required", [])
-        more = own.get("additionalProperties", True)
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            refuse("properties must be an object, and required a list.")
-        properties = dict(properties)
-        for name in required:
-            if not isinstance(name, str) or (name not in properties and more is False):
-                refuse(f"required names {str(name)[:64]!r}, which is not among the properties.")
-            properties.setdefault(name, more)
-        if not properties:
-            if more is False:
-                return self._rule('"{" ws "}"')
-            member = self._rule(f'string ":" ws {self.visit(more, depth + 1)}')
-            return self._rule(f'"{{" ws ({member} ("," ws {member})*)? ws "}}"')
-        # From the last property to the first: what follows when something is before it (after a
-        # comma), and what follows when nothing is.
-        after = first = '""'
-        for name, schema in reversed(properties.items()):
-            value = self.visit(schema, depth + 1)
-            member = self._rule(f'{_json_literal(name)} ":" ws {value}')
-            if name in required:
-                first = self._rule(f"{member} {after}")
-                after = self._rule(f'"," ws {member} {after}')
-            else:
-                first = self._rule(f"{member} {after} | {first}")
-                after = self._rule(f'("," ws {member})? {after}')
-        return self._rule(f'"{{" ws {first} ws "}}"')
+    def rule(self, body: str) -> str:
+        """A name for the body, the same for the same body."""
+        name = self._names.get(body)
+        if name is None:
+            name = self._names[body] = f"r-{len(self._names)}"
+            self._add(name, body)
+        return name
 
-    def _array(self, own: dict[str, Any], depth: int) -> str:
-        items = own.get("items", True)
-        fixed = own.get("prefixItems", items if isinstance(items, list) else [])
-        least, most = _bounds(own, "minItems", "maxItems")
-        if fixed:
-            if not isinstance(fixed, list) or least > len(fixed) or (most or 2**31) < len(fixed):
-                refuse("prefixItems with a different number of items is not supported.")
-            rules = ' "," ws '.join(self.visit(item, depth + 1) for item in fixed)
-            return self._rule(f'"[" ws {rules} ws "]"')
-        if items is False or most == 0:
-            return self._rule('"[" ws "]"')
-        item = self.visit(items, depth + 1)
-        upper = "" if most is None else str(most - 1)
-        body = f'{item} ("," ws {item}){{{max(0, least - 1)},{upper}}}'
-        return self._rule(f'"[" ws {body if least else f"({body})?"} ws "]"')
+    def repeats(self, count: int) -> None:
+        """A repetition is written out by llama.cpp; all of them must stay within bounds."""
+        self._repeated += count
+        if self._repeated > REPEATED_MAX:
+            refuse("the schema is too large: the greatest lengths and counts are too many.")
 
-    def _string(self, own: dict[str, Any]) -> str:
-        if "format" in own:
-            body = _FORMATS.get(own["format"]) if isinstance(own["format"], str) else None
-            if body is None or len(own) > 1:
-                refuse(f"the string format {str(own['format'])[:32]!r} is not supported here.")
-            return self._rule(rf'"\"" {body} "\""')
-        least, most = _bounds(own, "minLength", "maxLength")
-        return self._rule(rf'"\"" char{{{least},{"" if most is None else most}}} "\""')
-
-    def _constants(self, keywords: dict[str, Any]) -> str:
-        for key in keywords.keys() - {"enum", "const", "type"}:
-            refuse(f"the keyword {key[:64]!r} beside enum or const is not supported.")
-        values = keywords.get("enum", [keywords["const"]] if "const" in keywords else [])
-        if not isinstance(values, list) or ("enum" in keywords and "const" in keywords):
-            refuse("enum must be a list, and cannot be combined with const.")
-        types = keywords.get("type")
-        names = types if isinstance(types, list) else [types]
-        fitting = [v for v in values if types is None or any(_is_of(v, name) for name in names)]
-        if not fitting:
-            refuse("enum or const holds no value of its type.")
-        return self._rule(" | ".join(_json_literal(value) for value in fitting))
-
-    def _union(self, schemas: Any, depth: int) -> str:
-        if not isinstance(schemas, list) or not schemas:
-            refuse("anyOf and oneOf must be lists of schemas.")
-        return self._rule(" | ".join(self.visit(schema, depth + 1) for schema in schemas))
-
-    def _one(self, schemas: Any, depth: int) -> str:
-        """Like anyOf, where no text can fit two of the schemas; that must be plain to see."""
-        if isinstance(schemas, list):
-            for at, schema in enumerate(schemas):
-                for other in schemas[:at]:
-                    if not _disjoint(self._resolved(schema), self._resolved(other)):
-                        refuse("oneOf is supported only where the schemas exclude each other.")
-        return self._union(schemas, depth)
-
-    def _ref(self, reference: Any, depth: int) -> str:
-        if not isinstance(reference, str):
-            refuse("$ref must be a string.")
-        if reference not in self._refs:
-            name = self._refs[reference] = f"ref-{len(self._refs)}"
-            self._rules[name] = self.visit(self._target(reference), depth + 1)
-        return self._refs[reference]
-
-    def _target(self, reference: str) -> Any:
-        if not (reference == "#" or reference.startswith("#/")):
-            refuse(f"$ref {reference[:64]!r} does not point into the schema.")
-        target: Any = self._root
-        for step in reference.split("/")[1:]:
-            name = step.replace("~1", "/").replace("~0", "~")
-            if not isinstance(target, dict) or name not in target:
-                refuse(f"$ref {reference[:64]!r} points to nothing.")
-            target = target[name]
-        return target
-
-    def _resolved(self, schema: Any) -> Any:
-        for _ in range(DEPTH_MAX):
-            if not (isinstance(schema, dict) and isinstance(schema.get("$ref"), str)):
-                return schema
-            schema = self._target(schema["$ref"])
-        refuse("$ref refers to itself without an end.")
-
-    def _alone(self, keywords: dict[str, Any], name: str) -> None:
-        for key in keywords.keys() - {name}:
-            refuse(f"the keyword {key[:64]!r} beside {name} is not supported.")
-
-    def _rule(self, body: str) -> str:
-        name = f"r-{len(self._rules)}"
+    def _add(self, name: str, body: str) -> None:
         if len(self._rules) >= RULES_MAX:
             refuse("the schema is too large.")
         self._rules[name] = body
-        return name
 
 
-def _bounds(own: dict[str, Any], lower: str, upper: str) -> tuple[int, int | None]:
-    least, most = own.get(lower, 0), own.get(upper)
-    for bound in (least, most):
-        if bound is not None and not (_is_of(bound, "integer") and 0 <= bound <= REPETITIONS_MAX):
-            refuse(f"{lower} and {upper} must be whole numbers of at most {REPETITIONS_MAX}.")
-    if most is not None and most < least:
-        refuse(f"{upper} is less than {lower}.")
-    return int(least), most
+class _Node:
+    """One plain schema on its way to a rule."""
+
+    def __init__(self, builder: _Builder, flat: Flat, where: str, depth: int) -> None:
+        self._builder = builder
+        self._flat = flat
+        self._where = where
+        self._depth = depth
+
+    def body(self) -> str | None:
+        flat = self._flat
+        for key in flat.keys() - _KEYWORDS:
+            self._refuse(f"the keyword {key[:64]!r} is not supported.")
+        if "enum" in flat:
+            return self._constants()
+        types = flat.get("type")
+        if types is None:
+            types = [name for name in TYPES if flat.keys() & _OF_TYPE[name]]
+            if not types:
+                return "value"
+            if "number" in types:
+                types.remove("integer")
+        bodies = [self._of_type(name) for name in types]
+        return " | ".join(body for body in bodies if body is not None) or None
+
+    def _of_type(self, name: str) -> str | None:
+        own = {key: self._flat[key] for key in _OF_TYPE[name] & self._flat.keys()}
+        if not own:
+            return name
+        if name == "object":
+            return self._object(own)
+        if name == "array":
+            return self._array(own)
+        if name == "string":
+            return self._string(own)
+        return self._number(own, whole=name == "integer")
+
+    def _number(self, own: Flat, *, whole: bool) -> str | None:
+        form = own.pop("format", None)
+        if form is not None and not (isinstance(form, str) and form in NUMBER_FORMATS):
+            return None if "string" in self._flat.get("type", ["string"]) else self._no_format(form)
+        for key, bound in NUMBER_FORMATS.get(form or "", {}).items():
+            pick = max if key == "minimum" else min
+            own[key] = pick(own.get(key, bound), bound)
+        if not own:
+            return "integer" if whole else "number"
+        body = number_rule(own, whole=whole, name=self._builder.rule)
+        if body is None:
+            self._refuse(f"the bounds of a number leave nothing that can be guaranteed: {own}.")
+        return body
+
+    def _object(self, own: Flat) -> str | None:
+        properties: dict[str, Any] = dict(own.get("properties", {}))
+        more = own.get("additionalProperties", True)
+        required = own.get("required", [])
+        for name in required:
+            properties.setdefault(name, more)
+        least, most = self._bounds("minProperties", "maxProperties")
+        if not properties:
+            return self._map(own, least, most)
+        if "patternProperties" in own or "propertyNames" in own:
+            self._refuse("patternProperties and propertyNames beside properties are not supported.")
+        members = []
+        for name, schema in properties.items():
+            value = self._visit(schema, "properties", name)
+            if value is not None:
+                rule = self._builder.rule(f'{json_literal(name)} ":" ws {value}')
+                members.append(Member(rule, name in required))
+            elif name in required:
+                return None
+        body = chain(members, least, most, self._builder.rule)
+        if body is None and least > len(members) and more is not False:
+            self._refuse("minProperties above the number of named properties is not supported.")
+        return None if body is None else f'"{{" ws {body} ws "}}"'
+
+    def _map(self, own: Flat, least: int, most: int | None) -> str | None:
+        """An object whose names are free."""
+        patterns = own.get("patternProperties", {})
+        more = own.get("additionalProperties", True)
+        key: str | None = "string"
+        if patterns:
+            # A name may match several patterns, or none and be additional: one can be guaranteed.
+            if not isinstance(patterns, dict) or len(patterns) > 1 or "propertyNames" in own:
+                self._refuse("more than one of patternProperties is not supported.")
+            pattern, more = next(iter(patterns.items()))
+            key = self._visit({"type": "string", "pattern": pattern}, "patternProperties", pattern)
+        elif "propertyNames" in own:
+            names = own["propertyNames"]
+            key = self._visit({"allOf": [names, {"type": "string"}]}, "propertyNames")
+        if least > 1:
+            self._refuse("minProperties above 1 without named properties is not supported.")
+        value = self._visit(more, "additionalProperties") if key is not None else None
+        if value is None or most == 0:
+            return '"{" ws "}"' if least == 0 else None
+        member = self._builder.rule(f'{key} ":" ws {value}')
+        members = row([], member, least, most, self._builder.rule)
+        self._builder.repeats(most or 0)
+        return f'"{{" ws {members} ws "}}"'
+
+    def _array(self, own: Flat) -> str | None:
+        least, most = self._bounds("minItems", "maxItems")
+        fixed = []
+        for at, schema in enumerate(own.get("prefixItems", [])):
+            rule = self._visit(schema, "prefixItems", str(at))
+            if rule is None:
+                most = at if most is None else min(at, most)
+                break
+            fixed.append(rule)
+        if own.get("uniqueItems") is True and (most is None or most > 1):
+            body = self._unique(own, least, most)
+        else:
+            item = None
+            if most is None or most > len(fixed):
+                item = self._visit(own.get("items", True), "items")
+            body = row(fixed, item, least, most, self._builder.rule)
+            self._builder.repeats(max(least, most or 0))
+        return None if body is None else f'"[" ws {body} ws "]"'
+
+    def _unique(self, own: Flat, least: int, most: int | None) -> str | None:
+        """Each value at most once, in the order in which the schema names them."""
+        options = flatten(own.get("items", True), self._builder._root, self._refuse)
+        values: list[str] = []
+        for flat in options:
+            given = flat.get("enum", [True, False] if flat.get("type") == ["boolean"] else None)
+            if given is None or own.get("prefixItems") or flat.keys() - KNOWN:
+                self._refuse("uniqueItems is supported only where the items are an enum.")
+            values += [json_literal(value) for value in given if fits(value, flat)]
+        members = [Member(text, required=False) for text in dict.fromkeys(values)]
+        return chain(members, least, most, self._builder.rule)
+
+    def _string(self, own: Flat) -> str | None:
+        least, most = self._bounds("minLength", "maxLength", limit=_LENGTH_MAX)
+        form = own.get("format")
+        if form is not None:
+            if not (isinstance(form, str) and form in FORMATS) or "pattern" in own:
+                self._no_format(form)
+            pattern: Any = FORMATS[form]
+        else:
+            pattern = own.get("pattern")
+        if pattern is not None:
+            if not isinstance(pattern, str):
+                self._refuse("pattern must be a string.")
+            try:
+                body = pattern_rule(pattern, least, most)
+            except PatternRefused as refused:
+                self._refuse(f"{'format' if form else 'pattern'} {pattern[:64]!r}: {refused}.")
+            return rf'"\"" {body} "\""'
+        return rf'"\"" {self._characters(least, most)} "\""'
+
+    def _characters(self, least: int, most: int | None) -> str:
+        if max(least, most or 0) <= REPETITIONS_MAX:
+            self._builder.repeats(max(least, most or 0))
+            return f"char{{{least},{'' if most is None else most}}}"
+        # In chunks: llama.cpp takes more repetitions than its limit for any number.
+        self._builder.repeats(max(least, most or 0) // _CHUNK + 3 * _CHUNK)
+        chunk = self._builder.rule(f"char{{{_CHUNK}}}")
+        if least:
+            start = f"{chunk}{{{least // _CHUNK}}} char{{{least % _CHUNK}}}"
+            rest = None if most is None else most - least
+            return start + " " + (self._characters(0, rest) if rest != 0 else '""')
+        assert most is not None
+        whole, rest = divmod(most, _CHUNK)
+        last = f"char{{0,{_CHUNK - 1}}}"
+        return f"({chunk}{{0,{whole - 1}}} {last} | {chunk}{{{whole}}} char{{0,{rest}}})"
+
+    def _constants(self) -> str | None:
+        beside = self._flat.keys() - KNOWN
+        if beside:
+            self._refuse(f"the keyword {min(beside)!r} beside enum or const is not supported.")
+        values = [value for value in self._flat["enum"] if fits(value, self._flat)]
+        return " | ".join(dict.fromkeys(map(json_literal, values))) or None
+
+    def _bounds(
+        self, lower: str, upper: str, limit: int = REPETITIONS_MAX
+    ) -> tuple[int, int | None]:
+        """Both are checked; an upper one beyond what can be counted becomes the limit."""
+        least, most = self._flat.get(lower, 0), self._flat.get(upper)
+        for bound in (least, most):
+            if bound is None:
+                continue
+            if isinstance(bound, bool) or not isinstance(bound, (int, float)) or bound % 1:
+                self._refuse(f"{lower} and {upper} must be whole numbers.")
+            if bound < 0 or (bound > limit and bound is least):
+                self._refuse(
+                    f"{lower} and {upper} must be at least 0, and {lower} at most {limit}."
+                )
+        if most is not None and most < least:
+            self._refuse(f"{upper} is less than {lower}.")
+        return int(least), None if most is None else min(int(most), limit)
+
+    def _visit(self, schema: Any, *steps: str) -> str | None:
+        path = "/".join(step.replace("~", "~0").replace("/", "~1") for step in steps)
+        return self._builder.visit(schema, f"{self._where}/{path}", self._depth + 1)
+
+    def _no_format(self, form: Any) -> NoReturn:
+        self._refuse(f"the format {str(form)[:32]!r} is not supported here.")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        refuse(f"at {self._where[:256]}: {reason}")
 
 
-def _is_of(value: Any, name: Any) -> bool:
-    if name == "integer":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if name == "number":
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
-    return isinstance(name, str) and name in kinds and isinstance(value, kinds[name])
-
-
-def _disjoint(one: Any, other: Any) -> bool:
-    """Whether no value fits both schemas: different types, or a property that tells them apart."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return False
-    constants = [_constants_of(schema) for schema in (one, other)]
-    if all(values is not None for values in constants):
-        return not any(value in (constants[1] or []) for value in constants[0] or [])
-    types = [schema.get("type") for schema in (one, other)]
-    if all(isinstance(name, str) for name in types) and types[0] != types[1]:
-        return set(types) != {"integer", "number"}
-    mine, theirs = one.get("properties"), other.get("properties")
-    if not isinstance(mine, dict) or not isinstance(theirs, dict):
-        return False
-    return any(
-        _disjoint(mine[name], theirs[name])
-        for name in mine.keys() & theirs.keys()
-        if name in one.get("required", ()) and name in other.get("required", ())
-    )
-
-
-def _constants_of(schema: dict[str, Any]) -> list[Any] | None:
-    values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return values if isinstance(values, list) else None
-
-
-def _json_literal(value: Any) -> str:
+def json_literal(value: Any) -> str:
     """A GBNF literal of the value's JSON text."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     escaped = "".join(

@@ -1,229 +1,289 @@
-"""How the next token is chosen: a request's parameters as a ``SamplingSpec``, and its chain.
+"""How the next token is chosen.
 
-Order of the chain: logit_bias, penalties, top_k, typical_p, top_p, min_p, temperature, the draw.
-What a request leaves out takes llama.cpp's own defaults (``common/common.h``), not the plain
-distribution: small models need them to make sense.
+Order: logit_bias and penalties; the grammar; dry; top_n_sigma, top_k, typical_p, top_p, min_p, xtc;
+temperature; the draw. With mirostat, temperature and mirostat stand for all after dry. The order
+and the meaning of each are llama.cpp's (``common/sampling.cpp``).
+
+A grammar is asked about the token that would be chosen without it; if it refuses that one, another
+is drawn from the others, and after a few it is asked for all that it allows. Without a cut (top_k
+and the like) that is exactly the distribution under the grammar; with one, the tokens that the cut
+leaves without a grammar have their chance first, as in llama.cpp. (With mirostat, which learns from
+every draw, the grammar comes first.)
+
+**Same seed, same text.** A choice depends on the seed, the logits and nothing else: no clock, no
+other request, no guesses of speculation. So on the same build, machine and settings, text repeats
+where logits do. On an idle engine they do. Beside other requests llama.cpp may add up the same
+numbers in another order, and a quantised model makes much of the last bits. Measured with SmolLM2
+Q4_1 on a CPU: 32 answers (greedy and at 0.8) of 48 tokens each were the same alone and 16 at once,
+since flash attention sums in the order of cells. Where cells that others freed are used again in
+another order, logits differ by 0.07 in the mean, without flash attention by 0.2 between batches of
+different sizes; then texts part at the first place where two tokens are nearly as likely.
 """
 
-import os
+import ctypes
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import llama_cpp
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from local_runtime.engines.contract import RequestRefused, TokenLogprob, TopToken
-from local_runtime.engines.llama.native import Candidates, Context, Model
-from plugins.chat import ChatRequest
+from local_runtime.engines.contract import RequestRefused, TokenLogprob
+from local_runtime.engines.llama.candidates import Desk, Nucleus, Selection, possible
+from local_runtime.engines.llama.grammar_state import GrammarRefused, GrammarState
+from local_runtime.engines.llama.logprobs import Logprobs
+from local_runtime.engines.llama.native import Context, Model
+from local_runtime.engines.llama.penalties import Penalties
+from local_runtime.engines.llama.sampling_params import (
+    SEEDS,
+    TEMPERATURE_MIN,
+    SamplingSpec,
+    spec_of,
+)
+from local_runtime.engines.llama.vocabulary import vocabulary_of
 
-TEMPERATURE_DEFAULT = 0.8
-TOP_K_DEFAULT = 40
-TOP_P_DEFAULT = 0.95
-MIN_P_DEFAULT = 0.05
-_SEEDS = 2**32 - 1  # llama.cpp takes 32 bits, and the last value to mean "random"
+__all__ = ["Sampler", "SamplingSpec", "spec_of"]
+
 _SEED_STEP = 0x9E3779B9
+_XTC_SEED_STEP = 0x5851F42D
 _MIN_KEEP = 1
+_MIROSTAT_M = 100  # tokens that version 1 looks at, as in the paper
+_DRY_BREAKERS = (b"\n", b":", b'"', b"*")  # llama.cpp's own
+_RANGE = 87.0  # natural logarithm of what 32-bit floats reach down to
+_ATTEMPTS = 4
+_FEW = 4096  # so few candidates need no selection before the chain
 
-
-class SamplingSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides how one request's tokens are chosen."""
-
-    temperature: float = TEMPERATURE_DEFAULT
-    top_k: int = TOP_K_DEFAULT
-    top_p: float = TOP_P_DEFAULT
-    min_p: float = MIN_P_DEFAULT
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    seed: int = 0
-    logit_bias: dict[int, float] = {}
-    grammar: str | None = None
-    top_logprobs: int | None = None  # None: no logprobs at all
-
-
-def spec_of(
-    request: ChatRequest, *, vocab_size: int, end_tokens: frozenset[int], grammar: str | None
-) -> SamplingSpec:
-    """Read the parameters. Raises RequestRefused naming the one at fault."""
-
-    def given(name: str, default: float) -> float:
-        value = getattr(request, name)
-        return value if isinstance(value, (int, float)) else default
-
-    bias = _bias_of(request, vocab_size)
-    if request.ignore_eos is True:
-        if grammar is not None:
-            raise RequestRefused(
-                "ignore_eos cannot be combined with a response_format, which ends by itself.",
-                param="ignore_eos",
-            )
-        bias |= dict.fromkeys(end_tokens, float("-inf"))
-    if sum(value == float("-inf") for value in bias.values()) >= vocab_size:
-        raise RequestRefused("logit_bias bans every token.", param="logit_bias")
-    seed = request.seed
-    return SamplingSpec(
-        temperature=given("temperature", TEMPERATURE_DEFAULT),
-        top_k=int(given("top_k", TOP_K_DEFAULT)),
-        top_p=given("top_p", TOP_P_DEFAULT),
-        min_p=given("min_p", MIN_P_DEFAULT),
-        typical_p=given("typical_p", 1.0),
-        repetition_penalty=given("repetition_penalty", 1.0),
-        frequency_penalty=given("frequency_penalty", 0.0),
-        presence_penalty=given("presence_penalty", 0.0),
-        seed=seed % _SEEDS if isinstance(seed, int) else int.from_bytes(os.urandom(4)) % _SEEDS,
-        logit_bias=bias,
-        grammar=grammar,
-        top_logprobs=_top_logprobs_of(request),
-    )
-
-
-def _bias_of(request: ChatRequest, vocab_size: int) -> dict[int, float]:
-    bias: dict[int, float] = {}
-    given = request.logit_bias if isinstance(request.logit_bias, dict) else {}
-    for key, value in given.items():
-        if not (key.isascii() and key.isdigit() and len(key) <= 9 and int(key) < vocab_size):
-            raise RequestRefused(
-                f"logit_bias: {key[:32]!r} is no token id of this model (0 to {vocab_size - 1}).",
-                param="logit_bias",
-            )
-        # OpenAI: -100 is a ban.
-        bias[int(key)] = float("-inf") if value <= -100 else float(value)
-    return bias
-
-
-def _top_logprobs_of(request: ChatRequest) -> int | None:
-    top = request.top_logprobs if isinstance(request.top_logprobs, int) else None
-    if request.logprobs is True:
-        return top or 0
-    if top is not None:
-        raise RequestRefused("top_logprobs needs logprobs to be true.", param="top_logprobs")
-    return None
+_desks: WeakKeyDictionary[Model, Desk] = WeakKeyDictionary()
 
 
 class Sampler:
-    """One sequence's chain and grammar. ``close`` frees them."""
+    """One sequence's choices. ``close`` frees what C holds."""
 
     def __init__(
         self, model: Model, spec: SamplingSpec, prompt: list[int], *, index: int, window: int
     ) -> None:
-        """``index`` is the choice of n, each with a seed of its own; ``window`` bounds penalties.
+        """``index`` is the choice of n, each with a seed of its own; ``window`` bounds dry.
 
         Raises RequestRefused when llama.cpp does not take the grammar: never sampled without it.
         """
         self._model = model
         self._spec = spec
-        self._banned = [t for t, bias in spec.logit_bias.items() if bias == float("-inf")]
-        self._grammar: Any = None
+        self._desk = _desks.get(model) or _desks.setdefault(model, Desk(model.vocab_size))
+        self._written = 0
+        self._ends = np.array(sorted(model.end_tokens), dtype=np.intp)
+        self._grammar: GrammarState | None = None
+        self._logprobs = None if spec.top_logprobs is None else Logprobs(model, spec.top_logprobs)
+        self._penalties = Penalties(
+            bias=spec.logit_bias,
+            repetition=spec.repetition_penalty,
+            frequency=spec.frequency_penalty,
+            presence=spec.presence_penalty,
+            prompt=prompt,
+        )
+        self._greedy = spec.temperature < TEMPERATURE_MIN
+        self._plain = self._greedy and not spec.dry_multiplier
+        self._cut = _cut_of(spec)
         if spec.grammar is not None:
-            self._grammar = llama_cpp.llama_sampler_init_grammar(
-                model.vocab, spec.grammar.encode("utf-8"), b"root"
-            )
-            if not self._grammar:
-                raise RequestRefused(
-                    "response_format: this schema cannot be enforced; it is too large or refers "
-                    "to itself without an end.",
-                    param="response_format",
-                )
+            self.constrain(spec.grammar)
         params = llama_cpp.llama_sampler_chain_default_params()
         params.no_perf = True
         self._chain: Any = llama_cpp.llama_sampler_chain_init(params)
-        for part in self._parts(spec, prompt, index, window):
+        for part in _parts_of(model, spec, prompt, index=index, window=window, cut=self._cut):
             llama_cpp.llama_sampler_chain_add(self._chain, part)
 
-    def _parts(self, spec: SamplingSpec, prompt: list[int], index: int, window: int) -> list[Any]:
-        size = self._model.vocab_size
-        parts: list[Any] = []
-        if spec.logit_bias:
-            pairs = (llama_cpp.llama_logit_bias * len(spec.logit_bias))()
-            for pair, (token, bias) in zip(pairs, spec.logit_bias.items(), strict=True):
-                pair.token, pair.bias = token, bias
-            parts.append(llama_cpp.llama_sampler_init_logit_bias(size, len(pairs), pairs))
-        if spec.repetition_penalty != 1.0:
-            # As in transformers, the prompt counts as well; OpenAI's two penalties look only at
-            # what was generated.
-            repetition = llama_cpp.llama_sampler_init_penalties(
-                size, window, spec.repetition_penalty, 0.0, 0.0
+    def constrain(
+        self,
+        grammar: str,
+        *,
+        param: str = "response_format",
+        spoken: frozenset[int] = frozenset(),
+    ) -> None:
+        """From here on the answer is a text of this GBNF grammar, whatever held it until now.
+
+        ``spoken``: control tokens that count as the text of their names, as marks of a call do.
+        Raises RequestRefused when llama.cpp does not take the grammar; then nothing has changed.
+        """
+        try:
+            begun = GrammarState(
+                self._model, vocabulary_of(self._model), self._desk, grammar, spoken=spoken
             )
-            for token in prompt:
-                llama_cpp.llama_sampler_accept(repetition, token)
-            parts.append(repetition)
-        if spec.frequency_penalty or spec.presence_penalty:
-            parts.append(
-                llama_cpp.llama_sampler_init_penalties(
-                    size, window, 1.0, spec.frequency_penalty, spec.presence_penalty
-                )
-            )
-        if spec.temperature <= 0:
-            return [*parts, llama_cpp.llama_sampler_init_greedy()]
-        if spec.top_k > 0:
-            parts.append(llama_cpp.llama_sampler_init_top_k(spec.top_k))
-        if 0 < spec.typical_p < 1:
-            parts.append(llama_cpp.llama_sampler_init_typical(spec.typical_p, _MIN_KEEP))
-        if spec.top_p < 1:
-            parts.append(llama_cpp.llama_sampler_init_top_p(spec.top_p, _MIN_KEEP))
-        if spec.min_p > 0:
-            parts.append(llama_cpp.llama_sampler_init_min_p(spec.min_p, _MIN_KEEP))
-        parts.append(llama_cpp.llama_sampler_init_temp(spec.temperature))
-        seed = (spec.seed + index * _SEED_STEP) % _SEEDS
-        parts.append(llama_cpp.llama_sampler_init_dist(seed))
-        return parts
+        except GrammarRefused:
+            raise RequestRefused(
+                f"{param}: this cannot be enforced; it is too large, refers to itself without an "
+                "end, or is no grammar.",
+                param=param,
+            ) from None
+        self.release()
+        self._grammar = begun
+
+    def follow(self, tokens: Sequence[int]) -> bool:
+        """Take tokens that were written already as the first of the grammar's text.
+
+        False where it does not allow them: then no grammar holds any more.
+        """
+        for token in tokens:
+            if self._grammar is None or not self._grammar.allows(token):
+                self.release()
+                return False
+            self._grammar.accept(token)
+        return True
+
+    def release(self) -> None:
+        """From here on no grammar holds the answer."""
+        if self._grammar is not None:
+            self._grammar.close()
+            self._grammar = None
 
     def sample(self, context: Context, row: int) -> int | None:
         """The token after batch index ``row``. None: the grammar allows no token of this model."""
-        if self._grammar is None:
-            return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
-        logits = context.logits(row)
-        candidates = Candidates(logits)
-        candidates.apply(self._chain)
-        token = candidates.selected
-        if not self._allowed(token):
-            # Asking the grammar about the whole vocabulary is dear, so it is done only now.
-            candidates = Candidates(logits)
-            candidates.apply(self._grammar)
-            candidates.ban(self._banned)
-            if candidates.impossible:
-                return None
-            candidates.apply(self._chain)
-            token = candidates.selected
-        llama_cpp.llama_sampler_accept(self._chain, token)
-        if token not in self._model.end_tokens:
-            llama_cpp.llama_sampler_accept(self._grammar, token)
+        token = self.choose(context.logits(row))
+        if token is not None:
+            self._accept(token)
         return token
 
-    def _allowed(self, token: int) -> bool:
-        question = Candidates.single(token)
-        question.apply(self._grammar)
-        return not question.impossible
+    def choose(self, logits: NDArray[np.float32]) -> int | None:
+        """A token for these logits, shape (vocabulary,), which stay as they are."""
+        ends_later = self._written < self._spec.min_tokens
+        if ends_later or not self._penalties.idle:
+            logits = logits.copy()
+            self._penalties.apply(logits)
+            if ends_later:
+                logits[self._ends] = -np.inf
+        if self._grammar is None:
+            return self._among_all(logits)
+        return self._within(self._grammar, logits)
+
+    def _within(self, grammar: GrammarState, logits: NDArray[np.float32]) -> int | None:
+        """A token that the grammar allows."""
+        if grammar.hopeless:
+            return None
+        for attempt in range(0 if self._spec.mirostat else _ATTEMPTS):
+            token = self._among_all(logits)
+            if token is None:
+                break
+            if grammar.allows(token):
+                return token
+            if not attempt:
+                logits = logits.copy()
+            logits[token] = -np.inf
+        allowed = grammar.allowed()
+        allowed = allowed[logits[allowed] > -np.inf]
+        if len(allowed):
+            return self._among(allowed, logits[allowed])
+        # All that the grammar leaves has been ruled out; if its text is complete, that is the end.
+        return int(self._ends[0]) if len(self._ends) and grammar.may_end else None
+
+    def _among_all(self, logits: NDArray[np.float32]) -> int | None:
+        if self._plain:
+            token = int(logits.argmax())
+            return token if logits[token] > -np.inf else None
+        tokens = possible(logits) if self._cut is None else self._cut.of(logits)
+        found = logits[tokens]
+        lowest = self._lowest(found)
+        if self._cut is not None and found.min() <= lowest:
+            tokens = tokens[found > lowest]
+            found = logits[tokens]
+        return self._desk.choose(self._chain, tokens, found) if len(tokens) else None
+
+    def _lowest(self, logits: NDArray[np.float32]) -> float:
+        """What cannot be chosen: with typical_p also what 32 bits call a probability of nothing,
+        of which llama.cpp takes the logarithm."""
+        return float(logits.max()) - _RANGE if 0 < self._spec.typical_p < 1 else float("-inf")
+
+    def _among(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
+        if self._plain:
+            return int(tokens[logits.argmax()])
+        if isinstance(self._cut, Nucleus) or (self._cut is not None and len(tokens) > _FEW):
+            kept = self._cut.of(logits)
+            tokens, logits = tokens[kept], logits[kept]
+        return self._desk.choose(self._chain, tokens, logits)
+
+    def _accept(self, token: int) -> None:
+        self._written += 1
+        self._penalties.accept(token)
+        if self._spec.dry_multiplier:
+            llama_cpp.llama_sampler_accept(self._chain, token)
+        if self._grammar is not None:
+            self._grammar.accept(token)
 
     def logprob(self, context: Context, row: int, token: int) -> TokenLogprob | None:
         """The chosen token's logprob under the model, before any sampling parameter; if asked."""
-        count = self._spec.top_logprobs
-        if count is None:
-            return None
-        logprobs = log_softmax(context.logits(row))
-        top = np.argsort(logprobs)[::-1][:count] if count else ()
-        chosen = self._named(token, logprobs)
-        return TokenLogprob(
-            token=chosen.token,
-            bytes=chosen.bytes,
-            logprob=chosen.logprob,
-            top=[self._named(int(other), logprobs) for other in top],
-        )
-
-    def _named(self, token: int, logprobs: NDArray[np.float64]) -> TopToken:
-        piece = self._model.piece(token)
-        return TopToken(piece.decode("utf-8", "replace"), list(piece), float(logprobs[token]))
+        return None if self._logprobs is None else self._logprobs.of(token, context.logits(row))
 
     def close(self) -> None:
         llama_cpp.llama_sampler_free(self._chain)
-        if self._grammar is not None:
-            llama_cpp.llama_sampler_free(self._grammar)
+        self.release()
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logarithms of probabilities, shape as given."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return result
+def _cut_of(spec: SamplingSpec) -> Selection | Nucleus | None:
+    """How few candidates are enough for the chain. None: it needs all."""
+    if spec.mirostat or spec.top_n_sigma > 0 or spec.dry_multiplier:
+        return None
+    if spec.top_k > 0:
+        return Selection(spec.top_k)
+    if 0 < spec.typical_p < 1 or spec.top_p >= 1:
+        return None
+    return Nucleus(spec.top_p)
+
+
+def _parts_of(
+    model: Model,
+    spec: SamplingSpec,
+    prompt: list[int],
+    *,
+    index: int,
+    window: int,
+    cut: Selection | Nucleus | None,
+) -> list[Any]:
+    """The samplers of the chain, in order."""
+    seed = (spec.seed + index * _SEED_STEP) % SEEDS
+    parts: list[Any] = []
+    if spec.dry_multiplier:
+        parts.append(_dry(model, spec, prompt, window))
+    if spec.temperature < TEMPERATURE_MIN:
+        return [*parts, llama_cpp.llama_sampler_init_greedy()]
+    if spec.mirostat:
+        parts.append(llama_cpp.llama_sampler_init_temp(spec.temperature))
+        tau, eta = spec.mirostat_tau, spec.mirostat_eta
+        if spec.mirostat == 1:
+            size = model.vocab_size
+            one = llama_cpp.llama_sampler_init_mirostat(size, seed, tau, eta, _MIROSTAT_M)
+            return [*parts, one]
+        return [*parts, llama_cpp.llama_sampler_init_mirostat_v2(seed, tau, eta)]
+    if spec.top_n_sigma > 0:
+        parts.append(llama_cpp.llama_sampler_init_top_n_sigma(spec.top_n_sigma))
+    if spec.top_k > 0:
+        parts.append(llama_cpp.llama_sampler_init_top_k(spec.top_k))
+    if 0 < spec.typical_p < 1:
+        parts.append(llama_cpp.llama_sampler_init_typical(spec.typical_p, _MIN_KEEP))
+    if spec.top_p < 1 and not isinstance(cut, Nucleus):
+        parts.append(llama_cpp.llama_sampler_init_top_p(spec.top_p, _MIN_KEEP))
+    if spec.min_p > 0:
+        parts.append(llama_cpp.llama_sampler_init_min_p(spec.min_p, _MIN_KEEP))
+    if spec.xtc_probability > 0:
+        xtc_seed = (seed + _XTC_SEED_STEP) % SEEDS
+        parts.append(
+            llama_cpp.llama_sampler_init_xtc(
+                spec.xtc_probability, spec.xtc_threshold, _MIN_KEEP, xtc_seed
+            )
+        )
+    parts.append(llama_cpp.llama_sampler_init_temp(spec.temperature))
+    parts.append(llama_cpp.llama_sampler_init_dist(seed))
+    return parts
+
+
+def _dry(model: Model, spec: SamplingSpec, prompt: list[int], window: int) -> Any:
+    breakers = (ctypes.c_char_p * len(_DRY_BREAKERS))(*_DRY_BREAKERS)
+    part = llama_cpp.llama_sampler_init_dry(
+        model.vocab,
+        spec.dry_multiplier,
+        spec.dry_base,
+        spec.dry_allowed_length,
+        window,
+        breakers,
+        len(breakers),
+    )
+    for token in prompt:
+        llama_cpp.llama_sampler_accept(part, token)
+    return part

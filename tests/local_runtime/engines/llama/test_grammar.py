@@ -90,16 +90,27 @@ def test_plain_text_needs_no_grammar() -> None:
 
 
 REFUSED: dict[str, Any] = {
-    "pattern": {"type": "string", "pattern": "^a$"},
-    "multipleOf": {"type": "integer", "multipleOf": 3},
-    "uniqueItems": {"type": "array", "uniqueItems": True},
-    "minProperties": {"type": "object", "minProperties": 1},
-    "patternProperties": {"type": "object", "patternProperties": {}},
+    "pattern that looks ahead": {"type": "string", "pattern": "^(?=a)b$"},
+    "pattern that refers back": {"type": "string", "pattern": r"^(a)\1$"},
+    "pattern of another length": {"type": "string", "pattern": "^a{3}$", "maxLength": 2},
+    "pattern of uneven length": {"pattern": "^(ab)*$", "minLength": 3, "maxLength": 3},
+    "pattern and format": {"type": "string", "pattern": "a", "format": "date"},
+    "multipleOf nothing": {"type": "integer", "multipleOf": 0},
+    "multipleOf between": {"type": "integer", "multipleOf": 10, "minimum": 11, "maximum": 19},
+    "uniqueItems": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
+    "minProperties": {"type": "object", "minProperties": 2},
+    "patternProperties": {"patternProperties": {"a": {}, "b": {}}},
+    "patternProperties beside": {"properties": {"a": {}}, "patternProperties": {"a": {}}},
     "not": {"not": {"type": "string"}},
     "if": {"if": {}, "then": {}},
-    "allOf": {"allOf": [{"type": "object"}, {"type": "object"}]},
-    "anyOf beside type": {"type": "string", "anyOf": [{"type": "string"}]},
+    "contains": {"type": "array", "contains": {"type": "null"}},
+    "dependentRequired": {"type": "object", "dependentRequired": {"a": ["b"]}},
+    "allOf without a value": {"allOf": [{"type": "object"}, {"type": "array"}]},
     "oneOf that overlaps": {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+    "oneOf of one number": {"oneOf": [{"const": 1}, {"const": 1.0}]},
+    "oneOf of open objects": {
+        "oneOf": [{"type": "object", "required": ["a"]}, {"type": "object", "required": ["b"]}]
+    },
     "unknown type": {"type": "text"},
     "unknown format": {"type": "string", "format": "regex"},
     "remote reference": {"$ref": "https://example.com/schema.json"},
@@ -107,7 +118,12 @@ REFUSED: dict[str, Any] = {
     "endless reference": {"oneOf": [{"$ref": "#/oneOf/0"}, {"type": "null"}]},
     "impossible bounds": {"type": "integer", "minimum": 5, "maximum": 4},
     "impossible length": {"type": "string", "minLength": 5, "maxLength": 4},
-    "too many items": {"type": "array", "maxItems": 10**9},
+    "too many items": {"type": "array", "minItems": 10**9},
+    "too many lengths": {
+        "prefixItems": [
+            {"type": "string", "minLength": 1, "maxLength": 1901 + n} for n in range(40)
+        ]
+    },
     "empty enum": {"enum": []},
     "enum of another type": {"type": "string", "enum": [1]},
     "required but forbidden": {
@@ -116,7 +132,8 @@ REFUSED: dict[str, Any] = {
         "required": ["a"],
         "additionalProperties": False,
     },
-    "false": {"type": "object", "properties": {"a": False}},
+    "required and false": {"type": "object", "properties": {"a": False}, "required": ["a"]},
+    "false": False,
     "a number for a schema": {"type": "object", "properties": {"a": 1}},
 }
 
@@ -126,6 +143,15 @@ def test_what_cannot_be_guaranteed_is_refused(name: str) -> None:
     with pytest.raises(RequestRefused) as caught:
         grammar_of(schema_format(REFUSED[name]))
     assert caught.value.param == "response_format"
+
+
+def test_a_refusal_names_the_place() -> None:
+    schema = {
+        "$defs": {"a/b": {"type": "array", "items": {"type": "string", "format": "regex"}}},
+        "properties": {"list": {"$ref": "#/$defs/a~1b"}},
+    }
+    with pytest.raises(RequestRefused, match="at #/properties/list/items: the format 'regex'"):
+        grammar_of(schema_format(schema))
 
 
 @pytest.mark.parametrize(
