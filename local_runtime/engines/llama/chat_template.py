@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from local_runtime.engines.contract import EngineLoadError, RequestRefused
-from plugins.chat import ChatRequest, Message
 
 RENDER_SECONDS_MAX = 2.0
 TEMPLATE_CHARACTERS_MAX = 256 * 1024
@@ -70,16 +70,20 @@ class _Environment(ImmutableSandboxedEnvironment):
             _concat=self._concat,
         )
 
-    def compile_limited(self, source: str) -> jinja2.Template:
-        """Compile, with a look at the clock in every loop and macro, and bounded ``~``."""
+    def compile_limited(self, source: str) -> tuple[jinja2.Template, frozenset[str]]:
+        """Compile, with a look at the clock in every loop and macro, and bounded ``~``.
+
+        With the template come the names of the variables that it reads.
+        """
         tree = self.parse(source)
+        reads = frozenset(jinja2.meta.find_undeclared_variables(tree))
         bodies = [node.body for node in tree.find_all(jinja2.nodes.For)]
         bodies += [node.body for node in tree.find_all(jinja2.nodes.Macro)]
         for body in bodies:
             body.insert(0, jinja2.nodes.ExprStmt(_call("_tick", [])))
         _replace_concats(tree)
         tree.set_lineno(1, override=False)
-        return self.from_string(tree)
+        return self.from_string(tree), reads
 
     def call_binop(
         self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
@@ -102,37 +106,43 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class ChatTemplate:
-    """One model's template. Rendering is for one thread at a time."""
+    """One model's template. ``reads`` are the names of the variables that it looks at.
+
+    Rendering is for one thread at a time.
+    """
 
     def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
         """Compile it. Raises EngineLoadError when it cannot be."""
         if len(source) > TEMPLATE_CHARACTERS_MAX:
             raise EngineLoadError("the model's chat template is too long")
+        self.source = source
         self._environment = _Environment()
         try:
-            self._template = self._environment.compile_limited(source)
+            self._template, self.reads = self._environment.compile_limited(source)
         except (jinja2.TemplateError, RecursionError) as error:
             raise EngineLoadError(f"the model's chat template does not compile: {error}") from error
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
-    def render(self, request: ChatRequest) -> str:
-        """The prompt. Raises RequestRefused for a conversation that it cannot express."""
-        extra = request.chat_template_kwargs
-        variables: dict[str, Any] = dict(extra) if isinstance(extra, dict) else {}
-        for name in variables:
-            if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
-                raise RequestRefused(
-                    f"chat_template_kwargs may not set {name!r}.", param="chat_template_kwargs"
-                )
-        variables |= self._tokens
-        variables["messages"] = [
-            plain_message(message, at) for at, message in enumerate(request.messages)
-        ]
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        variables: dict[str, Any] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The prompt. ``variables`` are a client's own: see ``check_variables``.
+
+        Raises RequestRefused for a conversation that the template cannot express.
+        """
+        given = (variables or {}) | self._tokens
+        given |= {"messages": messages, "tools": tools, "documents": None}
+        given["add_generation_prompt"] = add_generation_prompt
         self._environment.deadline_s = time.monotonic() + RENDER_SECONDS_MAX
         parts: list[str] = []
         size = 0
         try:
-            for part in self._template.generate(variables, add_generation_prompt=True):
+            for part in self._template.generate(given):
                 self._environment._tick()
                 size += len(part)
                 if size > OUTPUT_CHARACTERS_MAX:
@@ -155,48 +165,15 @@ class ChatTemplate:
         return prompt
 
 
-def plain_message(message: Message, at: int) -> dict[str, Any]:
-    """A message as templates expect it: content is text. Raises RequestRefused for the rest."""
-    where = f"messages[{at}]"
-    for name in ("tool_calls", "tool_call_id", "function_call", "audio"):
-        if getattr(message, name):  # UNSET, null and [] say nothing, so nothing is lost
+def check_variables(given: Any) -> dict[str, Any]:
+    """``chat_template_kwargs``, which may not replace what is ours. Raises RequestRefused."""
+    variables: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
+    for name in variables:
+        if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
             raise RequestRefused(
-                f"{where}.{name}: this model is served without tools and audio.", param="messages"
+                f"chat_template_kwargs may not set {name!r}.", param="chat_template_kwargs"
             )
-    if message.role in {"tool", "function"}:
-        raise RequestRefused(
-            f"{where}.role: {message.role!r} messages need tools, which this model is served "
-            "without.",
-            param="messages",
-        )
-    role = "system" if message.role == "developer" else message.role
-    plain: dict[str, Any] = {"role": role, "content": _text(message, where)}
-    for name in ("name", "reasoning_content", "reasoning"):
-        value = getattr(message, name)
-        if isinstance(value, str):
-            plain[name] = value
-    return plain
-
-
-def _text(message: Message, where: str) -> str:
-    content = message.content
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        texts = []
-        for n, part in enumerate(content):
-            text = part.get("refusal" if part.get("type") == "refusal" else "text")
-            if part.get("type") not in {"text", "refusal"} or not isinstance(text, str):
-                raise RequestRefused(
-                    f"{where}.content[{n}]: this model reads text only, not "
-                    f"{str(part.get('type'))[:32]!r} parts.",
-                    param="messages",
-                )
-            texts.append(text)
-        return "\n".join(texts)
-    if message.role == "assistant":
-        return message.refusal if isinstance(message.refusal, str) else ""
-    raise RequestRefused(f"{where}.content: missing; it must be text.", param="messages")
+    return variables
 
 
 def _call(name: str, arguments: Sequence[jinja2.nodes.Expr]) -> jinja2.nodes.Call:

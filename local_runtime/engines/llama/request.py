@@ -9,11 +9,15 @@ from plugins.chat import ChatRequest
 # the like only label a call: honouring them takes nothing.
 SUPPORTED_PARAMS = frozenset(
     {
-        "chat_template_kwargs", "frequency_penalty", "ignore_eos", "logit_bias", "logprobs",
-        "max_completion_tokens", "max_tokens", "metadata", "min_p", "modalities", "n",
-        "presence_penalty", "prompt_cache_key", "repetition_penalty", "response_format",
-        "safety_identifier", "seed", "service_tier", "stop", "store", "stream", "stream_options",
-        "temperature", "tool_choice", "top_k", "top_logprobs", "top_p", "typical_p", "user",
+        "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier",
+        "frequency_penalty", "function_call", "functions", "grammar", "ignore_eos", "logit_bias",
+        "logprobs", "max_completion_tokens", "max_tokens", "metadata", "min_p", "min_tokens",
+        "mirostat", "mirostat_eta", "mirostat_tau", "modalities", "n", "parallel_tool_calls",
+        "presence_penalty", "prompt_cache_key", "reasoning", "reasoning_effort",
+        "repetition_penalty", "response_format", "safety_identifier", "seed", "service_tier",
+        "stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_k",
+        "top_logprobs", "top_n_sigma", "top_p", "typical_p", "user", "xtc_probability",
+        "xtc_threshold",
     }
 )  # fmt: skip
 
@@ -22,7 +26,6 @@ _ONLY: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),
 }
 
 

@@ -6,13 +6,19 @@ import pytest
 
 from local_runtime.engines.contract import EngineLoadError, RequestRefused
 from local_runtime.engines.llama import chat_template
-from local_runtime.engines.llama.chat_template import ChatTemplate
+from local_runtime.engines.llama.chat_template import ChatTemplate, check_variables
+from local_runtime.engines.llama.conversation import Traits, conversation_of
 from local_runtime.store.gguf import read_header
 from tests.local_runtime.calls import chat, smollm_path
 
 
 def render(source: str, **params: Any) -> str:
-    return ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(chat(**params))
+    """Without trying the template out first, which would meet some of these templates' attacks."""
+    request = chat(**params)
+    messages, tools = conversation_of(request, None, Traits(calls=True, results=True))
+    return ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(
+        messages, tools=tools, variables=check_variables(request.chat_template_kwargs)
+    )
 
 
 def test_the_starter_models_own_template() -> None:
@@ -97,10 +103,13 @@ def test_what_does_not_compile() -> None:
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
         {"role": "user"},
         {"role": "user", "content": None},
-        {"role": "tool", "content": "42", "tool_call_id": "1"},
-        {"role": "function", "content": "42", "name": "f"},
+        {"role": "tool", "tool_call_id": "1"},
+        {"role": "user", "content": "42", "tool_call_id": "1"},
+        {"role": "user", "content": "", "tool_calls": [{"function": {"name": "f"}}]},
+        {"role": "assistant", "content": "", "audio": {"id": "x"}},
+        {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "f"}}]},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-        {"role": "assistant", "content": None, "function_call": {"name": "f"}},
+        {"role": "assistant", "content": None, "function_call": {"arguments": "{}"}},
     ],
 )
 def test_messages_it_cannot_read(message: dict[str, Any]) -> None:
