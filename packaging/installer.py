@@ -109,6 +109,7 @@ class Installer:
         ]
         if dev:
             steps.append(self._locked("dev", "Tools for tests and lint"))
+            steps.append(self._locked("samples", "Model for tests (90 MB)", "--no-deps"))
         if locking:
             steps.append(self._locked("locking", "uv, which makes the locks"))
         return steps

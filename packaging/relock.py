@@ -15,6 +15,7 @@ LOCKS: dict[str, list[str]] = {
     "setup": ["--group", "setup"],
     "cmake": ["--group", "cmake"],
     "starter": ["--group", "starter", "--no-deps"],
+    "samples": ["--group", "samples", "--no-deps"],
     "locking": ["--group", "locking"],
     "runtime": ["pyproject.toml", "--no-emit-package", "llama-cpp-python"],
     "dev": [

@@ -34,10 +34,11 @@ from plugins.contract import (
     Usage,
     UsageReport,
 )
-from plugins.tasks import Embeddings, Images, Media, Output, Speech, Transcript, Video
+from plugins.tasks import Embeddings, Images, Media, Output, Ranking, Speech, Transcript, Video
 
 _OUTPUTS: dict[str, type] = {
     "feature-extraction": Embeddings,
+    "text-ranking": Ranking,
     "text-to-image": Images,
     "image-to-image": Images,
     "text-to-video": Video,
@@ -102,6 +103,8 @@ def _check_output(output: Output) -> None:
     if isinstance(output, Embeddings):
         expect(bool(output.vectors) and all(output.vectors), "there are vectors, none empty")
         expect(len({len(each) for each in output.vectors}) == 1, "all vectors have one length")
+    elif isinstance(output, Ranking):
+        expect(all(0 <= each <= 1 for each in output.scores), "scores lie between 0 and 1")
     elif isinstance(output, Images):
         expect(bool(output.images), "Images has at least one picture")
         found = output.images

@@ -1,8 +1,9 @@
 """The canonical forms of every task other than chat, and the union of all requests.
 
 They are OpenAI's (openai/openai-openapi: ``CreateEmbeddingRequest``, ``CreateImageRequest``,
-``CreateSpeechRequest``, ``CreateTranscriptionRequest``, ``CreateVideoRequest``) plus the parameters
-that the Hub's tasks take (huggingface/huggingface_hub: ``negative_prompt``, ``guidance_scale``,
+``CreateSpeechRequest``, ``CreateTranscriptionRequest``, ``CreateVideoRequest``), for rerank those
+of Cohere and Jina, which vLLM and llama.cpp's server speak too, plus the parameters that the Hub's
+tasks take (huggingface/huggingface_hub: ``negative_prompt``, ``guidance_scale``,
 ``num_inference_steps``, ``strength`` …). Tasks have the Hub's names. Absent fields stay absent.
 
 Every request has ``task``, ``given_params``, ``answers``, ``output_tokens_limit`` and
@@ -20,6 +21,7 @@ from plugins.preferences import ROUTING_FIELDS, Routed, given_params
 
 CONVERSATIONAL = "conversational"
 FEATURE_EXTRACTION = "feature-extraction"
+TEXT_RANKING = "text-ranking"
 TEXT_TO_IMAGE = "text-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
 TEXT_TO_VIDEO = "text-to-video"
@@ -28,6 +30,7 @@ TEXT_TO_SPEECH = "text-to-speech"
 TASKS = (
     CONVERSATIONAL,
     FEATURE_EXTRACTION,
+    TEXT_RANKING,
     TEXT_TO_IMAGE,
     IMAGE_TO_IMAGE,
     TEXT_TO_VIDEO,
@@ -112,6 +115,40 @@ class EmbeddingRequest(_TaskRequest, omit_defaults=True, forbid_unknown_fields=T
         if isinstance(self.input, str):
             return [self.input]
         return [each for each in self.input if isinstance(each, str)]
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True):
+    """A text to be scored, as an object."""
+
+    text: Annotated[str, Meta(max_length=1_000_000)]
+
+
+class RerankRequest(_TaskRequest, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """A query and documents → how well each document answers the query.
+
+    The adapter scores all of them; ``top_n`` and ``return_documents`` say what of it the gateway
+    hands on.
+    """
+
+    query: Text
+    documents: Annotated[
+        list[Annotated[str, Meta(max_length=1_000_000)] | Document],
+        Meta(min_length=1, max_length=10_000),
+    ]
+    top_n: Annotated[int, Meta(ge=1)] | None | UnsetType = UNSET
+    return_documents: bool | None | UnsetType = UNSET
+    truncate: bool | None | UnsetType = UNSET
+
+    @property
+    def task(self) -> str:
+        return TEXT_RANKING
+
+    def text_bytes(self) -> int:
+        return len(self.query.encode()) + sum(len(each.encode()) for each in self.texts())
+
+    def texts(self) -> list[str]:
+        """The documents' texts."""
+        return [each if isinstance(each, str) else each.text for each in self.documents]
 
 
 class ImageRequest(_TaskRequest, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
@@ -215,7 +252,14 @@ class TranscriptionRequest(
         return SPEECH_TO_TEXT
 
 
-TaskRequest = EmbeddingRequest | ImageRequest | VideoRequest | SpeechRequest | TranscriptionRequest
+TaskRequest = (
+    EmbeddingRequest
+    | RerankRequest
+    | ImageRequest
+    | VideoRequest
+    | SpeechRequest
+    | TranscriptionRequest
+)
 Request = ChatRequest | TaskRequest
 
 
@@ -223,6 +267,12 @@ class Embeddings(msgspec.Struct, kw_only=True):
     """One vector per text, in their order."""
 
     vectors: list[list[float]]
+
+
+class Ranking(msgspec.Struct, kw_only=True):
+    """How relevant each document is, between 0 and 1, in the order of the documents."""
+
+    scores: list[float]
 
 
 class Images(msgspec.Struct, kw_only=True):
@@ -256,10 +306,11 @@ class Transcript(msgspec.Struct, kw_only=True):
     words: list[Object] | None = None
 
 
-Output = Embeddings | Images | Video | Speech | Transcript
+Output = Embeddings | Ranking | Images | Video | Speech | Transcript
 
 OUTPUT_OF: dict[str, type[Output]] = {
     FEATURE_EXTRACTION: Embeddings,
+    TEXT_RANKING: Ranking,
     TEXT_TO_IMAGE: Images,
     IMAGE_TO_IMAGE: Images,
     TEXT_TO_VIDEO: Video,

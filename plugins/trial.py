@@ -17,6 +17,7 @@ from plugins.tasks import (
     FEATURE_EXTRACTION,
     IMAGE_TO_IMAGE,
     SPEECH_TO_TEXT,
+    TEXT_RANKING,
     TEXT_TO_IMAGE,
     TEXT_TO_SPEECH,
     TEXT_TO_VIDEO,
@@ -24,6 +25,7 @@ from plugins.tasks import (
     ImageRequest,
     Media,
     Request,
+    RerankRequest,
     SpeechRequest,
     TranscriptionRequest,
     VideoRequest,
@@ -34,6 +36,7 @@ UNKNOWN_UPSTREAM_ID = "turnpike-check/no-such-model"
 PROMPTS = {
     CONVERSATIONAL: "Count from one to ten, in words, on one line.",
     FEATURE_EXTRACTION: "A toll road.",
+    TEXT_RANKING: "Where is the toll road?",
     TEXT_TO_IMAGE: "A red circle on white.",
     IMAGE_TO_IMAGE: "Make it blue.",
     TEXT_TO_VIDEO: "A red ball that rolls.",
@@ -56,6 +59,7 @@ TOKENS_MAX = 512
 _KINDS: dict[str, type[Request]] = {
     CONVERSATIONAL: ChatRequest,
     FEATURE_EXTRACTION: EmbeddingRequest,
+    TEXT_RANKING: RerankRequest,
     TEXT_TO_IMAGE: ImageRequest,
     IMAGE_TO_IMAGE: ImageRequest,
     TEXT_TO_VIDEO: VideoRequest,
@@ -136,6 +140,8 @@ class Calls:
             given |= {"stream": True} if stream else {}
         elif kind is EmbeddingRequest or kind is SpeechRequest:
             given["input"] = said
+        elif kind is RerankRequest:
+            given |= {"query": said, "documents": ["On the hill.", "Fish swim."]}
         elif said:
             given["prompt"] = said
         media: dict[str, Any] = {}

@@ -23,6 +23,7 @@ from plugins.contract import Offer, Usage
 from plugins.tasks import (
     EmbeddingRequest,
     ImageRequest,
+    RerankRequest,
     SpeechRequest,
     TaskRequest,
     TranscriptionRequest,
@@ -30,6 +31,9 @@ from plugins.tasks import (
 )
 
 TOKENS_PER_TEXT = 32  # around each text to embed: begin and end marks, a prefix such as "query: "
+# Around each pair of query and document: marks, and words of the model's own that ask for a verdict
+# (Qwen3-Reranker's are about 80 tokens).
+TOKENS_PER_PAIR = 192
 
 # A picture of 1024 × 1024 is up to 7,024 tokens, one of 3584 × 2048 up to 12,329 (OpenAI's
 # gpt-image models); Google's are 1,120 to 2,520.
@@ -74,6 +78,7 @@ class Work(msgspec.Struct, frozen=True):
 # second of video, a byte to speak, a second to listen to.
 COMPUTE: dict[type, tuple[Work, Work]] = {
     EmbeddingRequest: (Work(30 * _S, 20 * _MS), Work(1 * _S, 1 * _MS)),
+    RerankRequest: (Work(30 * _S, 20 * _MS), Work(1 * _S, 1 * _MS)),
     ImageRequest: (Work(60 * _S, 60 * _S), Work(5 * _S, 10 * _S)),
     VideoRequest: (Work(300 * _S, 120 * _S), Work(30 * _S, 20 * _S)),
     SpeechRequest: (Work(30 * _S, 100 * _MS), Work(1 * _S, 10 * _MS)),
@@ -112,6 +117,8 @@ def usage_max(request: TaskRequest, body_bytes: int) -> Usage:
     """What a request can use at most, compute aside, in the sense of ``ceiling_of``."""
     if isinstance(request, EmbeddingRequest):
         return Usage(input_tokens=sum(tokens_of_texts(request)))
+    if isinstance(request, RerankRequest):
+        return Usage(input_tokens=sum(tokens_of_pairs(request)))
     if isinstance(request, ImageRequest):
         return _of_images(request)
     if isinstance(request, VideoRequest):
@@ -140,6 +147,12 @@ def tokens_of_texts(request: EmbeddingRequest) -> list[int]:
     ]
     bare = sum(isinstance(token, int) for token in given)  # together one text
     return [*found, bare + TOKENS_PER_TEXT] if bare else found
+
+
+def tokens_of_pairs(request: RerankRequest) -> list[int]:
+    """An upper bound of the tokens of each document, with the query that is read beside it."""
+    query = _bytes(request.query) + TOKENS_PER_PAIR
+    return [query + _bytes(text) for text in request.texts()]
 
 
 def heard_ms_max(request: TranscriptionRequest, body_bytes: int) -> int:
@@ -200,9 +213,15 @@ def _of_transcript(request: TranscriptionRequest, body_bytes: int) -> Usage:
 def _within_context(request: TaskRequest, most: Usage, offer: Offer) -> Usage:
     """A text that is longer than the model's context is cut off or refused."""
     context = offer.context_length
-    if context is None or not isinstance(request, EmbeddingRequest):
+    if context is None:
         return most
-    return replace(most, input_tokens=sum(min(each, context) for each in tokens_of_texts(request)))
+    if isinstance(request, EmbeddingRequest):
+        lengths = tokens_of_texts(request)
+    elif isinstance(request, RerankRequest):
+        lengths = tokens_of_pairs(request)
+    else:
+        return most
+    return replace(most, input_tokens=sum(min(each, context) for each in lengths))
 
 
 def _units(request: TaskRequest, most: Usage) -> int:
@@ -211,7 +230,7 @@ def _units(request: TaskRequest, most: Usage) -> int:
         steps = request.num_inference_steps
         times = -(-steps // _STEPS_USUAL) if isinstance(steps, int) else 1
         return times * (most.images or most.video_ms // 1000)
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, EmbeddingRequest | RerankRequest):
         return most.input_tokens
     return most.characters or most.audio_ms // 1000
 

@@ -47,6 +47,7 @@ _FIELD = {
 _ROUTES = {
     "conversational": "/v1/chat/completions",
     "feature-extraction": "/v1/embeddings",
+    "text-ranking": "/v1/rerank",
     "text-to-image": "/v1/images/generations",
     "image-to-image": "/v1/images/edits",
     "text-to-video": "/v1/videos",

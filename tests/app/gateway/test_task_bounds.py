@@ -12,6 +12,7 @@ from app.gateway.sound_length import sound_ms_max
 from app.gateway.task_bounds import (
     HEARD_MS_MIN,
     HEARD_MS_UNKNOWN,
+    TOKENS_PER_PAIR,
     TOKENS_PER_TEXT,
     VIDEO_S_DEFAULT,
     heard_ms_max,
@@ -23,9 +24,11 @@ from app.gateway.task_bounds import (
 from app.ledger.accounts import AMOUNT_NANO_USD_MAX
 from plugins.contract import Offer, Price, Usage
 from plugins.tasks import (
+    Document,
     EmbeddingRequest,
     ImageRequest,
     Media,
+    RerankRequest,
     SpeechRequest,
     TaskRequest,
     TranscriptionRequest,
@@ -85,6 +88,22 @@ def test_embeddings_are_bounded_by_bytes_and_tokens(
     assert sum(tokens_of_texts(request)) == read + TOKENS_PER_TEXT * count
     used = Usage(input_tokens=read + around * count)
     holds(request, used, price)
+
+
+@given(texts.filter(bool), st.lists(texts, min_size=1, max_size=9), prices)
+def test_a_reranker_reads_the_query_beside_each_document(
+    query: str, documents: list[str], price: Price
+) -> None:
+    request = RerankRequest(model="m", query=query, documents=list(documents))
+    # As a vocabulary of bytes counts them, with the words that Qwen3-Reranker puts around a pair.
+    read = sum(len(query.encode()) + len(each.encode()) + 80 for each in documents)
+    holds(request, Usage(input_tokens=read), price)
+
+
+def test_a_pair_longer_than_the_context_is_cut() -> None:
+    request = RerankRequest(model="m", query="q" * 100, documents=["x" * 10_000, Document("y")])
+    limits = task_bounds(request, 0, (offer(Price(input=10**6), context_length=512),))
+    assert limits.amount_nano_usd == 512 + 101 + TOKENS_PER_PAIR
 
 
 def test_a_text_longer_than_the_context_is_cut() -> None:
@@ -208,6 +227,7 @@ def test_seconds_of_video(fields: dict[str, Any], seconds: int) -> None:
 
 REQUESTS: list[TaskRequest] = [
     EmbeddingRequest(model="m", input=["one", "two"]),
+    RerankRequest(model="m", query="where?", documents=["here", Document("there")]),
     ImageRequest(model="m", prompt="a cat", n=2, num_inference_steps=120),
     VideoRequest(model="m", prompt="a cat", seconds="5"),
     SpeechRequest(model="m", input="hello"),
