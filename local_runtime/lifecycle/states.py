@@ -11,7 +11,7 @@ class ModelState(StrEnum):
 
     ABSENT = "absent"  # its file is not here
     PULLING = "pulling"  # its file is being fetched
-    COLD = "cold"  # its file is here, nothing is loaded
+    COLD = "cold"  # its file is here, nothing is loaded; it may wait for room
     LOADING = "loading"  # an engine is being started, or restarted after a crash
     WARM = "warm"  # calls are answered
     DRAINING = "draining"  # running calls end, new ones wait
@@ -21,7 +21,7 @@ class ModelState(StrEnum):
 _NEXT = {
     ModelState.ABSENT: {ModelState.PULLING, ModelState.COLD},
     ModelState.PULLING: {ModelState.COLD, ModelState.ABSENT, ModelState.FAILED},
-    ModelState.COLD: {ModelState.LOADING, ModelState.ABSENT},
+    ModelState.COLD: {ModelState.LOADING, ModelState.ABSENT, ModelState.FAILED},
     ModelState.LOADING: {ModelState.WARM, ModelState.FAILED, ModelState.COLD},
     ModelState.WARM: {ModelState.DRAINING, ModelState.LOADING, ModelState.FAILED},
     ModelState.DRAINING: {ModelState.COLD, ModelState.FAILED},

@@ -10,28 +10,33 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import msgspec
 
 from local_runtime.engines.contract import EngineInfo, EngineSpec
 from local_runtime.placement.frames import (
-    LENGTH,
     BrokenPipe,
     Load,
     Quit,
+    Splitter,
     ToEngine,
-    body_length,
     encode,
     from_engine_decoder,
 )
 from local_runtime.placement.reports import ReportedHost
+from local_runtime.placement.runnable import runnable
 
 _log = logging.getLogger(__name__)
 
 QUIT_SECONDS_MAX = 5.0
+# A step is at most one batch of tokens; on the slowest machines that is a matter of seconds.
+STEP_SECONDS_MAX = 120.0
+# Loading says how far it is, but a slow disk can keep it silent for long.
+LOAD_SILENCE_SECONDS_MAX = 900.0
 LAST_WORDS_SECONDS_MAX = 1.0
 _STDERR_LINES_KEPT = 20
 
@@ -64,31 +69,84 @@ def child_environment(ours: dict[str, str]) -> dict[str, str]:
     return kept
 
 
+class _FramesIn(asyncio.Protocol):
+    """The child's end of the pipe: every frame is taken where it is read.
+
+    By way of a stream and a task of its own a token would reach its call two rounds of the event
+    loop later, which at one stream is as much work as all the rest.
+    """
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._take = take
+        self._splitter = Splitter()
+
+    def data_received(self, data: bytes) -> None:
+        if self.over.done():
+            return
+        try:
+            for body in self._splitter.feed(data):
+                self._take(body)
+        except (BrokenPipe, msgspec.MsgspecError) as error:
+            self.over.set_result(f"it sent what is no frame: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_result("")
+
+
 class ChildHost(ReportedHost):
     """A ``Host``; see ``contract.py``."""
 
-    def __init__(self, spec: EngineSpec, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        command: Sequence[str] | None = None,
+        *,
+        step_s_max: float = STEP_SECONDS_MAX,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``environment`` is added to what the child gets: how this machine's processor is best
+        used, say. A child that has work and gives no sign of life for ``step_s_max`` is killed.
+        """
         super().__init__(self._write)
         self._spec = spec
+        self._step_s_max = step_s_max
+        self._environment = dict(environment or {})
         self._command = list(command or default_command())
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._fault = ""
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES_KEPT)
 
     async def start(self, progress: Callable[[float], None]) -> EngineInfo:
+        environment = child_environment(dict(os.environ)) | self._environment
+        self._spec = await runnable(self._spec, environment, self._command)
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            env=child_environment(dict(os.environ)),
-            start_new_session=True,
-        )
+        ours, theirs = _pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=pipe,
+                stdout=theirs,
+                stderr=pipe,
+                env=environment,
+                close_fds=True,  # the default; without it the ledger's files were the child's too
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(theirs)
         self._begin(progress, self._process.pid)
+        frames = _FramesIn(lambda body: self._take(from_engine_decoder.decode(body)))
+        await asyncio.get_running_loop().connect_read_pipe(lambda: frames, ours)
         last_words = asyncio.create_task(self._read_stderr(self._process), name="engine-stderr")
-        frames = self._read_frames(self._process, last_words)
-        self._tasks = [asyncio.create_task(frames, name="engine-frames"), last_words]
+        until_over = self._until_over(self._process, frames, last_words)
+        self._tasks = [asyncio.create_task(until_over, name="engine-frames"), last_words]
+        self._watch = asyncio.create_task(self._watch_over(self._process), name="engine-watch")
         self._send(Load(self._spec))
         return await asyncio.shield(self._loaded)
 
@@ -96,6 +154,9 @@ class ChildHost(ReportedHost):
         """Ask it to quit, and end it if it does not."""
         self._closing = True
         process = self._process
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         self._streams.end("the engine was closed")
         if process is None:
             return
@@ -120,26 +181,37 @@ class ChildHost(ReportedHost):
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode(message))
 
-    async def _read_frames(
-        self, process: asyncio.subprocess.Process, last_words: asyncio.Task[None]
+    async def _until_over(
+        self,
+        process: asyncio.subprocess.Process,
+        frames: _FramesIn,
+        last_words: asyncio.Task[None],
     ) -> None:
         """Until the child's end."""
-        stream = process.stdout
-        assert stream is not None
-        fault = ""
-        try:
-            while True:
-                length = body_length(await stream.readexactly(LENGTH.size))
-                self._take(from_engine_decoder.decode(await stream.readexactly(length)))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            fault = ""
-        except (BrokenPipe, msgspec.MsgspecError) as error:
-            fault = f"it sent what is no frame: {error}"
-            with suppress(ProcessLookupError):
-                process.kill()
+        if fault := await frames.over:
+            self._kill(process, fault)
         status = await process.wait()
         await asyncio.wait({last_words}, timeout=LAST_WORDS_SECONDS_MAX)
-        self._over(fault or _cause(status, self._stderr))
+        self._over(self._fault or _cause(status, self._stderr))
+
+    async def _watch_over(self, process: asyncio.subprocess.Process) -> None:
+        """End a child that hangs: it owes somebody something and does no step."""
+        loop = asyncio.get_running_loop()
+        seen, since_s = self._signs, loop.time()
+        while True:
+            is_loading = not self._loaded.done()
+            limit_s = LOAD_SILENCE_SECONDS_MAX if is_loading else self._step_s_max
+            await asyncio.sleep(min(1.0, limit_s / 4))
+            if self._signs != seen or not (is_loading or self._streams.has_work):
+                seen, since_s = self._signs, loop.time()
+            elif loop.time() - since_s > limit_s:
+                self._kill(process, f"it hung: no sign of life for {limit_s:g} s")
+                return
+
+    def _kill(self, process: asyncio.subprocess.Process, fault: str) -> None:
+        self._fault = self._fault or fault
+        with suppress(ProcessLookupError):
+            process.kill()
 
     async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
         """What native code prints goes to our log."""
@@ -149,6 +221,12 @@ class ChildHost(ReportedHost):
             for line in chunk.decode("utf-8", "replace").splitlines():
                 self._stderr.append(line[:500])
                 _log.debug("engine %s: %s", process.pid, line)
+
+
+def _pipe() -> tuple[BinaryIO, int]:
+    """A pipe: the end to read from, which closes itself, and the descriptor to write to."""
+    ours, theirs = os.pipe()
+    return cast(BinaryIO, open(ours, "rb", buffering=0)), theirs
 
 
 def _cause(status: int, stderr: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ Rules:
   never blocks: what arrives is buffered, bounded by the context length. Closing the iterator early
   cancels the request.
 - ``cancel`` asks for an early end; the iterator still ends with ``Finished`` and its bill.
+- ``expire`` is for a listener whose patience is over: the iterator raises TimeoutError, and the
+  request is cancelled. A timer around each wait would cost more than the wait for a token.
 - When the engine dies, every open iterator ends with a ``Failed`` of kind ``crashed`` that carries
   the usage of the last event before it. ``died`` then returns, once and for all.
 - All of it is called from one event loop.
@@ -21,14 +23,15 @@ from typing import Protocol
 
 import msgspec
 
-from local_runtime.engines.contract import EngineEvent, EngineInfo, EngineRequest
+from local_runtime.engines.contract import EngineEvent, EngineInfo, EngineRequest, Occupancy
 
 
 class HostStats(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine's time since it was loaded. ``pid`` is the process it runs in."""
+    """An engine's time since it was loaded, and how full it is. ``pid`` is its process."""
 
     busy_ns: int = 0
     unbilled_ns: int = 0
+    occupancy: Occupancy = Occupancy()
     pid: int | None = None
 
 
@@ -59,6 +62,10 @@ class Host(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """End one request early; unknown ids are ignored."""
+        ...
+
+    def expire(self, request_id: str) -> None:
+        """Raise TimeoutError out of one request's iterator; unknown ids are ignored."""
         ...
 
     async def died(self) -> str:

@@ -10,7 +10,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from local_runtime.engines.contract import EngineEvent, EngineInfo, EngineRequest, EngineSpec
+from local_runtime.engines.contract import (
+    EngineEvent,
+    EngineInfo,
+    EngineRequest,
+    EngineSpec,
+    Occupancy,
+)
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 LENGTH = struct.Struct(">I")
@@ -57,11 +63,12 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
 
 
 class Stepped(msgspec.Struct, frozen=True, tag="stepped"):
-    """From the engine: what came of a step, and its clocks after it."""
+    """From the engine: what came of a step, its clocks after it, and how full it is."""
 
     events: list[EngineEvent]
     busy_ns: int
     unbilled_ns: int
+    occupancy: Occupancy = Occupancy()
 
 
 ToEngine = Load | Submit | Cancel | Quit
@@ -90,6 +97,29 @@ def body_length(prefix: bytes) -> int:
     if length > FRAME_BYTES_MAX:
         raise BrokenPipe(f"a frame of {length} bytes is announced")
     return length
+
+
+class Splitter:
+    """The bodies of frames, out of a stream that comes in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Those that are whole with this piece. Raises BrokenPipe."""
+        rest = self._rest
+        rest += data
+        bodies = []
+        at = 0
+        while len(rest) - at >= LENGTH.size:
+            begins = at + LENGTH.size
+            ends = begins + body_length(bytes(rest[at:begins]))
+            if ends > len(rest):
+                break
+            bodies.append(bytes(rest[begins:ends]))
+            at = ends
+        del rest[:at]
+        return bodies
 
 
 def reader(fd: int) -> Callable[[], bytes | None]:

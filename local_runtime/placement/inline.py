@@ -12,6 +12,7 @@ from local_runtime.engines.contract import EngineInfo, EngineSpec
 from local_runtime.placement.drive import drive
 from local_runtime.placement.frames import Load, Quit, ToEngine
 from local_runtime.placement.reports import ReportedHost
+from local_runtime.placement.runnable import runnable
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class InlineHost(ReportedHost):
         super().__init__(self._inbox.put)
 
     async def start(self, progress: Callable[[float], None]) -> EngineInfo:
+        self._spec = await runnable(self._spec)
         self._loop = asyncio.get_running_loop()
         self._begin(progress, os.getpid())
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)

@@ -34,6 +34,7 @@ class ReportedHost:
         )
         self._stats = HostStats()
         self._closing = False
+        self._signs = 0  # of life
 
     @property
     def stats(self) -> HostStats:
@@ -49,6 +50,9 @@ class ReportedHost:
     def cancel(self, request_id: str) -> None:
         self._send(Cancel(request_id))
 
+    def expire(self, request_id: str) -> None:
+        self._streams.expire(request_id)
+
     async def died(self) -> str:
         return await asyncio.shield(self._death)
 
@@ -62,9 +66,13 @@ class ReportedHost:
 
     def _take(self, message: FromEngine) -> None:
         """One report of the engine."""
+        self._signs += 1
         if isinstance(message, Stepped):
             self._stats = msgspec.structs.replace(
-                self._stats, busy_ns=message.busy_ns, unbilled_ns=message.unbilled_ns
+                self._stats,
+                busy_ns=message.busy_ns,
+                unbilled_ns=message.unbilled_ns,
+                occupancy=message.occupancy,
             )
             self._streams.dispatch(message.events)
         elif isinstance(message, Progress):

@@ -4,6 +4,8 @@ import os
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import UNSET
 
 from local_runtime.engines.contract import (
@@ -34,7 +36,7 @@ def test_what_goes_in_comes_out() -> None:
     stepped = Stepped(EVENTS, 2**62, 1)
     assert frames.from_engine_decoder.decode(frames.encode(stepped)[4:]) == stepped
     got = frames.to_engine_decoder.decode(frames.encode(Submit(request))[4:])
-    assert isinstance(got, Submit)
+    assert isinstance(got, Submit) and got.request.chat is not None
     assert got.request.chat.seed is UNSET
 
 
@@ -71,3 +73,24 @@ def test_a_reader_that_is_gone() -> None:
     with pytest.raises(frames.BrokenPipe):
         frames.writer(into)(LoadFailed("x"))
     os.close(into)
+
+
+@given(
+    sizes=st.lists(st.integers(min_value=0, max_value=300), max_size=8),
+    cuts=st.lists(st.integers(min_value=1, max_value=400), min_size=1, max_size=40),
+)
+def test_frames_are_found_however_the_stream_is_cut(sizes: list[int], cuts: list[int]) -> None:
+    sent = [LoadFailed("x" * size) for size in sizes]
+    stream = b"".join(map(frames.encode, sent))
+    splitter = frames.Splitter()
+    bodies = []
+    for cut in [*cuts, len(stream)]:
+        bodies += splitter.feed(stream[:cut])
+        stream = stream[cut:]
+    assert [frames.from_engine_decoder.decode(body) for body in bodies] == sent
+    assert splitter.feed(b"") == []
+
+
+def test_a_length_that_cannot_be_is_found_out_before_its_bytes_have_come() -> None:
+    with pytest.raises(frames.BrokenPipe):
+        frames.Splitter().feed(frames.LENGTH.pack(frames.FRAME_BYTES_MAX + 1))

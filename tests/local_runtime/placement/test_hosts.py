@@ -252,3 +252,43 @@ async def test_what_native_code_prints_does_not_disturb() -> None:
     await host.start(lambda _fraction: None)
     assert text_of(await collect(host, engine_request("calm"))) == "echo: calm"
     await host.close()
+
+
+async def test_a_child_that_hangs_is_ended() -> None:
+    """It owes an answer and does no step; whoever waits is told what happened."""
+    host = ChildHost(fake(hang_on="STUCK"), step_s_max=0.5)
+    await host.start(lambda _fraction: None)
+    begun = time.monotonic()
+    events = await collect(host, engine_request("one STUCK two"))
+    assert 0.4 < time.monotonic() - begun < 5
+    last = events[-1]
+    assert isinstance(last, Failed) and last.kind is FailureKind.CRASHED
+    assert "hung" in await asyncio.wait_for(host.died(), 5)
+    await host.close()
+
+
+async def test_a_child_that_stopped_while_nobody_listens_is_ended() -> None:
+    """A caller gives up before the limit; the engine still owes the end of its work."""
+    host = ChildHost(fake(tokens_per_second=100), step_s_max=0.5)
+    await host.start(lambda _fraction: None)
+    pid = host.stats.pid
+    assert pid is not None
+    async with aclosing(host.submit(engine_request(words(500)))) as events:
+        async for event in events:
+            if isinstance(event, Piece):
+                os.kill(pid, signal.SIGSTOP)
+                break
+    assert "hung" in await asyncio.wait_for(host.died(), 5)
+    await host.close()
+
+
+async def test_a_slow_or_idle_child_is_left_alone() -> None:
+    host = ChildHost(fake(tokens_per_second=4), step_s_max=0.6)
+    await host.start(lambda _fraction: None)
+    begun = time.monotonic()
+    events = await collect(host, engine_request("one two three four five"))
+    assert isinstance(events[-1], Finished)
+    assert time.monotonic() - begun > 1.2  # twice the limit, a step at a time
+    await asyncio.sleep(1.3)  # nothing to do is no reason either
+    assert isinstance((await collect(host, engine_request("again")))[-1], Finished)
+    await host.close()
