@@ -106,7 +106,7 @@ class LlamaBuild:
         ]
         # The unpacked source takes hundreds of MB, and /tmp may be small or closed to programs.
         environment = clean_environment(
-            self._venv, TMPDIR=str(work), CMAKE_BUILD_PARALLEL_LEVEL=str(_jobs())
+            self._venv, TMPDIR=str(work), CMAKE_BUILD_PARALLEL_LEVEL=str(compile_jobs())
         )
         run(command, log=self._log, env=environment, on_line=on_line, on_tick=self._display.tick)
         self._display.end("kept for other clones")
@@ -128,7 +128,7 @@ class LlamaBuild:
         run(command, log=self._log, env=environment, on_line=on_line, on_tick=show)
 
 
-def _jobs() -> int:
+def compile_jobs() -> int:
     """Compilers at a time: as many as processors that we may use, fewer where memory is short."""
     if hasattr(os, "sched_getaffinity"):
         processors = len(os.sched_getaffinity(0))

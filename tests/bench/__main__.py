@@ -1,7 +1,8 @@
 """``make bench``: measured figures as JSON lines on stdout, one object a line.
 
 ``python -m tests.bench [gateway] [local] [ledger] [routing] [steady] [usage] [scale] [--seconds N]
-[--rounds N] [--full]``, by default the first three.
+[--rounds N] [--full]``, by default the first three. ``python -m tests.bench.local --help`` has more
+for the second.
 """
 
 import argparse
