@@ -32,6 +32,7 @@ from app.jobs.schedule import Crew, Schedule
 from app.ledger.sqlite import SqliteLedger
 from app.ledger.time import LedgerClock, open_clock
 from app.ledger.verify import JournalWatch
+from app.local_models import ServedModels
 from app.metering.segments import Segments
 from app.parts import (
     adapters_of,
@@ -47,6 +48,7 @@ from app.reload import Reloader
 from app.storage.database import DATABASE_NAME
 from app.storage.lock import SERVER_FILE, DataDirLock
 from app.storage.sqlite import SqliteDatabase
+from local_runtime.arrivals import Arrivals
 from local_runtime.runtime import LocalRuntime
 
 log = logging.getLogger("turnpike.boot")
@@ -89,7 +91,7 @@ async def open_appliance(
         for lost in await ledger.recover():
             log.warning("call %s was lost with the last process; nothing charged", lost.call_id)
 
-        runtime = local_runtime(config, serving=serving)
+        runtime, arrivals = local_runtime(config, serving=serving)
         builder = Builder(config, clock)
         adapters = Adapters(adapters_of(config, runtime, builder))
         services = services_of(config, database, ledger, adapters, clock, tiers, segments)
@@ -98,13 +100,13 @@ async def open_appliance(
         if serving:
             builder.warn_of_missing_keys()
             await _start(services, adapters, stack)
+            _await_arrivals(arrivals, services, stack)
             await videos.open()
         stack.push_async_callback(videos.close)
         gateway = gateway_of(config, services, adapters)
         stack.push_async_callback(gateway.drain, 0)
-        resolution = Resolution(
-            ledger, billing_apis(config) if serving else [], clock.ages, USER_AGENT
-        )
+        apis = billing_apis(config) if serving else []
+        resolution = Resolution(ledger, apis, clock.ages, USER_AGENT)
         prober = prober_of(config, services, adapters)
         reloader = Reloader(reread, services, gateway, adapters, resolution, prober)
         journal = JournalWatch(database)
@@ -116,9 +118,9 @@ async def open_appliance(
             authenticator=Authenticator(services.keyring, admin_token),
             ready_checks=lambda: _problems(database, journal, gateway),
             reload=reloader.reload,
-            local_models=lambda: {status.model: str(status.state) for status in runtime.status()},
             fetch=fetcher_of(config),
             videos=videos,
+            local=ServedModels(runtime, gateway.in_flight, serving=serving),
         )
         if serving:
             crew = Crew(
@@ -136,6 +138,13 @@ async def open_appliance(
             )
             _keep(crew, stack)
         yield Appliance(asgi, admin_token, services, gateway, runtime, reloader)
+
+
+def _await_arrivals(arrivals: Arrivals, services: Services, stack: AsyncExitStack) -> None:
+    """Offer local models whose files are missing as soon as these are here."""
+    arrivals.changed = lambda: services.catalog.rebuild(services.clock.now_ms())
+    arrivals.start()
+    stack.push_async_callback(arrivals.close)
 
 
 def _keep(crew: Crew, stack: AsyncExitStack) -> None:

@@ -85,15 +85,46 @@ class Hardware(Table, frozen=True):
     prices: list[DatedHardwarePrice] = []
 
 
+class LocalAdapter(Table, frozen=True):
+    """A LoRA adapter of a local model, served as a model of its own."""
+
+    id: ModelName
+    source: Annotated[str, Meta(pattern=r"^(file|package):.*$")]
+    scale: Annotated[float, Meta(ge=-100, le=100)] = 1.0
+
+
+class LocalHub(Table, frozen=True):
+    """Where models are pulled from, and whose bundles are trusted."""
+
+    endpoint: HttpUrl = "https://huggingface.co"
+    token: str | None = None
+    trusted_keys: list[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]] = []
+
+
 class LocalModel(Table, frozen=True):
     """A model file served on this machine."""
 
     id: ModelName
-    source: Annotated[str, Meta(pattern=r"^(file|package|fake):.*$")]
+    source: Annotated[str, Meta(pattern=r"^(file|package|store|hf|fake):.*$")]
+    pull: bool = False
     engine: Literal["llama", "fake"] = "llama"
+    task: Literal["auto", "chat", "embedding", "rerank"] = "auto"
     context_length: Annotated[int, Meta(ge=128)] | None = None
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 16
+    batch_tokens: Annotated[int, Meta(ge=32, le=8192)] | None = None
+    cache_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = (
+        "f16"
+    )
+    flash_attention: bool | None = None
+    gpu_layers: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     preload: bool = True
+    keep: bool = False
+    keep_alive_s: Annotated[float, Meta(ge=0, le=31_536_000)] | None = None
+    projector: Annotated[str, Meta(pattern=r"^(file|package):.*$")] | None = None
+    speculation: bool = True
+    draft: Annotated[str, Meta(pattern=r"^(file|package):.*$")] | None = None
+    adapters: list[LocalAdapter] = []
 
 
 class Local(Table, frozen=True):
@@ -102,6 +133,13 @@ class Local(Table, frozen=True):
     placement: Literal["inline", "child", "ray"] = "child"
     hardware: Hardware = Hardware()
     queue_length_max: Annotated[int, Meta(ge=0, le=100_000)] = 256
+    memory_bytes_max: Annotated[int, Meta(ge=1)] | None = None
+    keep_alive_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
+    cold_wait_s_max: Annotated[float, Meta(ge=0, le=3600)] = 120.0
+    step_s_max: Annotated[float, Meta(ge=1, le=3600)] = 120.0
+    prefix_sharing: Literal["everyone", "payer", "user", "nobody"] = "everyone"
+    models_folder: str | None = None
+    hub: LocalHub = LocalHub()
     models: list[LocalModel] = []
 
 
@@ -176,6 +214,12 @@ class Config(Table, frozen=True):
         if self.server.data_dir:
             return Path(self.server.data_dir).expanduser()
         return Path(platformdirs.user_data_dir("turnpike", appauthor=False))
+
+    def models_folder(self) -> Path:
+        """The folder of the models that were pulled and imported."""
+        if self.local.models_folder:
+            return Path(self.local.models_folder).expanduser()
+        return self.data_dir() / "models"
 
     def local_models(self) -> list[LocalModel]:
         """The configured local models; the starter model where nothing else is configured."""

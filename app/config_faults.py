@@ -18,7 +18,10 @@ PATTERNS = {
         'a model name like "org/name"'
     ),
     r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z": USD,
-    r"^(file|package|fake):.*$": '"file:PATH" or "package:NAME/FILE"',
+    r"^(file|package|store|hf|fake):.*$": (
+        '"file:PATH" or "package:NAME/FILE" or "store:NAME" or "hf:ORG/REPO"'
+    ),
+    r"^(file|package):.*$": '"file:PATH" or "package:NAME/FILE"',
     r"^https?://[^\s/]+": 'a URL like "https://example.org/path"',
     r"^[a-z0-9][a-z0-9_-]{0,31}\Z": 'a label of at most 32 of a-z, 0-9, "_" and "-"',
     r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z": 'a name like "gpt-4o" or "org/name"',

@@ -44,10 +44,15 @@ def check(config: Config, source: str) -> None:
     _check_dates(
         [dated.starts for dated in config.local.hardware.prices], f"{source}: local.hardware"
     )
-    ids = [model.id for model in config.local.models]
-    for n, model_id in enumerate(ids):
-        if model_id in ids[:n]:
-            raise ConfigError(f"{source}: local.models[{n}].id: {model_id!r} is listed twice")
+    local_ids: set[str] = set()
+    for n, local in enumerate(config.local.models):
+        where = f"{source}: local.models[{n}]"
+        ids = [(f"{where}.id", local.id)]
+        ids += [(f"{where}.adapters[{m}].id", each.id) for m, each in enumerate(local.adapters)]
+        for place, local_id in ids:
+            if local_id in local_ids:
+                raise ConfigError(f"{place}: {local_id!r} is listed twice")
+            local_ids.add(local_id)
 
 
 def _check_tier(tier: Tier, where: str) -> None:

@@ -241,6 +241,16 @@ class Unavailable(CallError):
     code = "service_unavailable"
 
 
+class ModelLoading(Unavailable):
+    """503: a model of this machine must be loaded first, which takes about ``estimated_s``."""
+
+    code = "model_loading"
+
+    def __init__(self, message: str, estimated_s: float) -> None:
+        super().__init__(message, retry_after_s=max(1, round(estimated_s)))
+        self.estimated_s = estimated_s
+
+
 class ShuttingDown(Unavailable):
     """503: the drain has begun, or has ended this call."""
 

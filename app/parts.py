@@ -45,7 +45,8 @@ from app.limits.concurrency import InFlight
 from app.metering.segments import Segments
 from app.metering.tally import Tally
 from app.metering.usage import UsageLog
-from app.providers import Builder
+from app.model_store import hub_settings
+from app.providers import Builder, fetcher_of
 from app.reload import rules_of, try_rules_of
 from app.routing.catalog import Catalog
 from app.routing.discovery import Discoveries
@@ -56,6 +57,8 @@ from app.routing.probe_results import ProbeResults
 from app.routing.probes import Prober
 from app.storage.sqlite import SqliteDatabase
 from local_runtime.adapter import LocalAdapter
+from local_runtime.arrivals import Arrivals, located
+from local_runtime.attachments import AdapterSource
 from local_runtime.runtime import LocalModelSpec, LocalRuntime, RuntimeConfigError
 from plugins.contract import Adapter
 
@@ -169,31 +172,58 @@ def gateway_of(config: Config, services: Services, adapters: Adapters) -> Gatewa
     )
 
 
-def local_runtime(config: Config, *, serving: bool) -> LocalRuntime:
-    """The runtime; a command that serves nothing works with a model's file missing too."""
+def local_runtime(config: Config, *, serving: bool) -> tuple[LocalRuntime, Arrivals]:
+    """The runtime, and what looks after models whose files are missing.
+
+    A command that serves nothing works with any file missing.
+    """
     specs = [
         LocalModelSpec(
             id=model.id,
             source=model.source,
             engine=model.engine,
+            task=model.task,
             context_length=model.context_length,
             threads=model.threads,
+            sequences_max=model.parallel,
+            batch_tokens=model.batch_tokens,
+            cache_type=model.cache_type,
+            flash_attention=model.flash_attention,
+            gpu_layers=model.gpu_layers,
             preload=model.preload,
+            keep=model.keep,
+            keep_alive_s=model.keep_alive_s,
+            projector=model.projector,
+            speculation=model.speculation,
+            draft=model.draft,
+            adapters=[
+                AdapterSource(id=each.id, source=each.source, scale=each.scale)
+                for each in model.adapters
+            ],
         )
         for model in config.local_models()
     ]
+    folder = config.models_folder()
     try:
-        return LocalRuntime(
-            specs,
+        pulled = frozenset(model.id for model in config.local.models if model.pull)
+        present, missing = located(specs, folder, pulled)
+        runtime = LocalRuntime(
+            present,
             placement=config.local.placement,
             command=_worker_command(),
             queue_length_max=config.local.queue_length_max,
+            memory_bytes_max=config.local.memory_bytes_max,
+            cold_wait_s_max=config.local.cold_wait_s_max,
+            keep_alive_s=config.local.keep_alive_s,
+            step_s_max=config.local.step_s_max,
         )
+        return runtime, Arrivals(runtime, missing, folder, lambda: hub_settings(config))
     except RuntimeConfigError as error:
         if serving:
             raise ConfigError(str(error)) from error
         log.warning("local models are left out: %s", error)
-        return LocalRuntime([])
+        runtime = LocalRuntime([])
+        return runtime, Arrivals(runtime, [], folder, lambda: hub_settings(config))
 
 
 def _worker_command() -> list[str]:
@@ -206,7 +236,9 @@ def adapters_of(config: Config, runtime: LocalRuntime, builder: Builder) -> Mapp
     adapters: dict[str, Adapter] = {}
     if config.local_models():
         per_second = nano_usd(config.local.hardware.price_usd_per_second)
-        adapters["local"] = LocalAdapter(runtime, price_nano_usd_per_second=per_second)
+        adapters["local"] = LocalAdapter(
+            runtime, price_nano_usd_per_second=per_second, fetch=fetcher_of(config)
+        )
     return {**adapters, **builder.adapters()}
 
 

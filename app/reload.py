@@ -111,6 +111,7 @@ def try_rules_of(config: Config) -> TryRules:
         hedge_after_s=config.routing.hedge_after_seconds,
         deadlines=deadlines(config),
         billed_later=frozenset(each.id for each in config.providers if each.billing is not None),
+        prefix_sharing=config.local.prefix_sharing,
     )
 
 

@@ -6,6 +6,7 @@ from app.api import explain
 from app.api.endpoint import call_id_of
 from app.api.repeats import bill_to
 from app.api.sse import FirstBytes
+from app.api.waiting import waits_for_model
 from app.billing.payers import Payers
 from app.clock import Clock
 from app.gateway.call import Call, Repeatable
@@ -56,6 +57,7 @@ class Calls:
             confined_to=self._confinements.labels_for(principal.user_id, principal.key_id),
             preferred=self._preferred.of(principal.user_id),
             explain=explain.is_asked(scope),
+            wait_for_model=waits_for_model(scope),
             repeatable=repeatable,
         )
         if self._confinements.of_orgs or self._own_keys.any:

@@ -4,7 +4,8 @@ makes an error body.
 OpenAI's shape (openai/openai-openapi, ``ErrorResponse``): ``{"error": {message, type, param,
 code}}``, all four always there; ours adds ``request_id``, the value of the ``Inference-Id`` header,
 and what OpenRouter's errors have: ``metadata.error_type``, and ``availability`` where nobody can
-serve the request.
+serve the request. Beside it stand the seconds that a model of this machine takes to load, as
+``estimated_time``, where Hugging Face's clients look for them.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from app.errors import (
     Internal,
     InvalidRequest,
     MethodNotAllowed,
+    ModelLoading,
     NotFound,
 )
 
@@ -37,6 +39,7 @@ class _Error(msgspec.Struct):
 
 class _Envelope(msgspec.Struct):
     error: _Error
+    estimated_time: float | UnsetType = UNSET
 
 
 def error_body(error: CallError, call_id: str) -> bytes:
@@ -51,7 +54,8 @@ def error_body(error: CallError, call_id: str) -> bytes:
                 call_id,
                 {"error_type": error.error_type, **error.metadata},
                 error.availability or UNSET,
-            )
+            ),
+            round(error.estimated_s, 1) if isinstance(error, ModelLoading) else UNSET,
         )
     )
 

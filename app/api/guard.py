@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answer import send_answer
-from app.api.connection import HEADER_BYTES_MAX, answer_at_once, begin_at_once
+from app.api.connection import HEADER_BYTES_MAX, answer_at_once, begin_at_once, piece_writer
 from app.api.envelope import error_body, error_headers
 from app.errors import CallError, Internal, InvalidRequest
 from app.ids import new_call_id
@@ -44,6 +44,10 @@ class SendWithId:
     def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], piece: bytes) -> bool:
         """The same for the head of a stream and its first piece."""
         return self._begun(begin_at_once, status, headers, piece)
+
+    def writer(self) -> Callable[[bytes], bool] | None:
+        """What writes a piece of a stream's body at once, where it can; None where nothing can."""
+        return piece_writer(self._send)
 
     def _begun(
         self,

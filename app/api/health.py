@@ -10,7 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from app.api.admin.local_wire import LocalModels
 from app.api.answer import send_answer
+from app.api.local_metrics import of_local_models
 from app.api.services import Services
 from app.gateway.serve import Gateway
 from app.identity.principal import Principal
@@ -48,9 +50,9 @@ class Ready:
 class Metrics:
     """The counts since start, in Prometheus' text format."""
 
-    def __init__(self, gateway: Gateway, services: Services) -> None:
+    def __init__(self, gateway: Gateway, services: Services, local: LocalModels) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(gateway, services))
+        self._registry.register(_Collector(gateway, services, local))
 
     async def __call__(
         self, _scope: HTTPScope, _receive: Receive, send: Send, _principal: Principal
@@ -62,7 +64,8 @@ class Metrics:
 class _Collector:
     """Reads the plain counts when asked, so that counting itself stays cheap."""
 
-    def __init__(self, gateway: Gateway, services: Services) -> None:
+    def __init__(self, gateway: Gateway, services: Services, local: LocalModels) -> None:
+        self._local = local
         self._tally = gateway.tally
         self._in_flight = gateway.in_flight
         self._ledger = services.ledger
@@ -94,6 +97,7 @@ class _Collector:
         )
         yield self._circuits()
         yield self._keys()
+        yield from of_local_models(self._local)
         yield _histogram("call_seconds", "From request to settled.", tally.latency)
         yield _histogram("first_token_seconds", "From request to first token.", tally.first_token)
 

@@ -14,6 +14,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 
+from app.api.admin.local_wire import LocalModels
 from app.api.admin.routes import admin_router
 from app.api.auth import Authenticator, Permission
 from app.api.calls import Calls
@@ -21,11 +22,13 @@ from app.api.endpoint import endpoint
 from app.api.envelope import error_body, error_headers, from_status
 from app.api.guard import Guard
 from app.api.health import Metrics, Ready, healthz
+from app.api.local_events import LocalEvents
 from app.api.openai.audio import SpeechRoute, TranscriptionRoute
 from app.api.openai.chat import Chat
 from app.api.openai.embeddings import EmbeddingRoute
 from app.api.openai.images import ImageEdits, ImageGenerations
 from app.api.openai.models import Models
+from app.api.openai.rerank import RerankRoute
 from app.api.openai.task_calls import TaskCalls
 from app.api.openai.video_jobs import VideoJobs
 from app.api.openai.videos import Videos
@@ -49,10 +52,10 @@ def build(
     gateway: Gateway,
     authenticator: Authenticator,
     ready_checks: Callable[[], dict[str, str]],
-    local_models: Callable[[], dict[str, str]],
     reload: Callable[[], Awaitable[Any]],
     fetch: Fetch,
     videos: VideoJobs,
+    local: LocalModels,
 ) -> ASGIApp:
     """The whole application."""
     calls = Calls(
@@ -67,8 +70,8 @@ def build(
     tasks = TaskCalls(gateway, calls, services.repeats, fetch)
     video = Videos(gateway, calls, videos, size)
     models = Models(services.catalog, services.health, services.clock, services.probe_results)
-    ready = Ready(ready_checks, local_models)
-    metrics = Metrics(gateway, services)
+    ready = Ready(ready_checks, lambda: {line.model: line.state for line in local.every().data})
+    metrics = Metrics(gateway, services, local)
 
     def route(path: str, handler: Any, methods: frozenset[str], permission: Permission) -> Any:
         return endpoint(
@@ -85,6 +88,7 @@ def build(
         route_handlers=[
             chat_route,
             route("/v1/embeddings", EmbeddingRoute(tasks, size), _POST, Permission.CALL),
+            route("/v1/rerank", RerankRoute(tasks, size), _POST, Permission.CALL),
             route("/v1/images/generations", ImageGenerations(tasks, size), _POST, Permission.CALL),
             route("/v1/images/edits", ImageEdits(tasks, size), _POST, Permission.CALL),
             route("/v1/audio/speech", SpeechRoute(tasks, size), _POST, Permission.CALL),
@@ -97,6 +101,7 @@ def build(
             route("/healthz", healthz, _GET, Permission.PUBLIC),
             route("/readyz", ready, _GET, Permission.PUBLIC),
             route("/metrics", metrics, _GET, Permission.PUBLIC),
+            route("/api/local/events", LocalEvents(local), _GET, Permission.OWNER),
             admin_router(),
             openrouter_router(),
         ],
@@ -105,7 +110,7 @@ def build(
         openapi_config=None,
         logging_config=None,
         state=State(
-            {"services": services, "authenticator": authenticator, "reload": reload},
+            {"services": services, "authenticator": authenticator, "reload": reload, "local": local}
         ),
     )
     return Guard(app, {"/v1/chat/completions": chat_route.fn})

@@ -40,6 +40,8 @@ async def stream(
             await _begin(send, head, frames(await pump.take(heartbeat_s) or ()))
         else:
             await start_answer(send, 200, head)
+        if (write := _writer(send)) is not None:
+            pump.deliver_by(lambda deltas: write(frames(deltas)))
         while True:
             try:
                 deltas = await pump.take(heartbeat_s)
@@ -112,6 +114,13 @@ async def _begin(send: Send, head: HeaderList, piece: bytes) -> None:
     if begin is None or not begin(200, head, piece):
         await start_answer(send, 200, head)
         await _write(send, piece, more=True)
+
+
+def _writer(send: Send) -> Callable[[bytes], bool] | None:
+    """What writes a piece of the body at once or says that it cannot; None where ``send`` is
+    wrapped."""
+    writer = getattr(send, "writer", None)  # of the guard's
+    return None if writer is None else writer()
 
 
 async def _write(send: Send, data: bytes, *, more: bool) -> None:

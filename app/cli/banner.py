@@ -15,7 +15,7 @@ from app.config import Config
 from app.version import VERSION
 from local_runtime.runtime import LocalRuntime
 
-_SETTLED = {"warm", "failed"}
+_SETTLED = {"warm", "failed", "absent"}
 _LOOK_EVERY_S = 0.2
 
 
@@ -103,7 +103,8 @@ async def watch_loading(runtime: LocalRuntime) -> None:
             for status in runtime.status():
                 if not status.preload:
                     continue
-                if status.state not in _SETTLED:
+                no_room = status.state == "cold" and not status.waits_for_room
+                if status.state not in _SETTLED and not no_room:
                     loading.append(f"{status.model} {status.state} {status.progress:.0%}")
                 elif status.model not in told:
                     told.add(status.model)

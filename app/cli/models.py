@@ -1,10 +1,22 @@
-"""``turnpike models``: list."""
+"""``turnpike models``: list; what else there is lies in files of its own."""
 
 import rich_click as click
 
 from app.api.admin.wire import ModelLine, ModelList
 from app.cli.client import AdminClient, ask
 from app.cli.invocation import Invocation
+from app.cli.local_models import load_model, show_processes, unload_model
+from app.cli.models_bundle import bundle_models, import_bundle
+from app.cli.models_fit import fit_model
+from app.cli.models_store import (
+    import_model,
+    prune_models,
+    pull_model,
+    remove_model,
+    show_model,
+    show_stored,
+    stored_models,
+)
 from app.cli.output import Column, json_option, moment, show_json, show_table, usd
 from plugins.contract import Price
 
@@ -14,11 +26,32 @@ def models() -> None:
     """The models that clients may call, and who serves them."""
 
 
+for each in (
+    show_processes,
+    load_model,
+    unload_model,
+    pull_model,
+    import_model,
+    fit_model,
+    show_model,
+    remove_model,
+    prune_models,
+    bundle_models,
+    import_bundle,
+):
+    models.add_command(each)
+
+
 @models.command("list")
+@click.option("--store", is_flag=True, help="The models whose files are on this machine.")
 @json_option
 @click.pass_obj
-def list_models(invocation: Invocation, as_json: bool) -> None:
-    """List every model with its providers, prices and limits."""
+def list_models(invocation: Invocation, store: bool, as_json: bool) -> None:
+    """List every model with its providers, prices and limits; or what is in the store."""
+    if store:
+        stored = stored_models(invocation)
+        show_json(stored) if as_json else show_stored(stored)
+        return
 
     async def work(client: AdminClient) -> list[ModelLine]:
         return (await client.send("GET", "/api/models", ModelList)).data

@@ -8,6 +8,43 @@ Progress = Callable[[str, int, int], None]
 
 
 @contextmanager
+def bytes_bar() -> Iterator[Progress]:
+    """As ``progress_bar``, counting bytes: how many, how fast, and how long it will take."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        begun = False
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal begun
+            if done and not begun:
+                begun = True
+                bar.reset(task, completed=done)  # what was there before is not speed
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield tell
+
+
+@contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Give a function that is told what is being done, how far it is, and how far it goes."""
     if not sys.stderr.isatty():

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from copy import copy
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from msgspec import UNSET
 
@@ -14,6 +14,7 @@ from app.errors import (
     CallError,
     ContentRefused,
     InvalidRequest,
+    ModelLoading,
     OutOfCredits,
     PermissionDenied,
     RateLimited,
@@ -65,6 +66,10 @@ _NOT_ILLNESS = _NO_FAILOVER | {
 }
 
 
+PrefixSharing = Literal["everyone", "payer", "user", "nobody"]
+"""Among whom prompts that start alike are read once, on hardware of one's own."""
+
+
 class Deadlines:
     """How long an attempt at one provider may take, in seconds."""
 
@@ -85,6 +90,7 @@ def work_order(
     bounds: Bounds,
     deadlines: Deadlines,
     stop: asyncio.Event | None,
+    sharing: PrefixSharing = "everyone",
 ) -> InferenceCall:
     """What the adapter is asked to do: the request without what was for routing and what this offer
     cannot honour. The output limit that the hold pays for is always sent."""
@@ -112,11 +118,23 @@ def work_order(
         api_key=key.secret,
         compute_ns_max=compute_ns_to_send(offer, held),
         stop=stop,
+        wait_for_model=call.wait_for_model,
+        fairness_key=call.principal.user_id,
+        cache_scope=cache_scope(call, sharing),
         # A provider that does not stream says nothing, not even its headers, before it is done.
         first_event_s=deadlines.first_event_s if call.streamed else deadlines.total_s,
         idle_s=deadlines.idle_s,
         deadline_s=deadlines.total_s,
     )
+
+
+def cache_scope(call: Call, sharing: PrefixSharing) -> str | None:
+    """With whom the memory of this call's prompt may be shared; None: with nobody."""
+    if sharing == "payer":
+        return call.hold.payer_id
+    if sharing == "user":
+        return call.principal.user_id
+    return "" if sharing == "everyone" else None
 
 
 def _limit(request: ChatRequest, limit: int) -> None:
@@ -179,7 +197,7 @@ async def _run(
             if isinstance(event, Chunk):
                 if call.first_token_ns is None:
                     call.first_token_ns = pump.now_ns()
-                await pump.put(event.choices)
+                await pump.put(event.choices, alone=event.alone)
                 if call.delivered_pieces > pieces_max:
                     raise AdapterError(
                         FailureKind.PROTOCOL, "the provider went on far past the token limit"
@@ -312,11 +330,12 @@ def _answer_to_providers_fault(
             f"Every provider of {model!r} is rate limited at the moment. Try again shortly.",
             retry_after_s=retry_after_s or 1,
         )
-    if kind in {FailureKind.OVERLOADED, FailureKind.LOADING}:
-        loading = kind is FailureKind.LOADING
+    if kind is FailureKind.LOADING:
+        return ModelLoading(failure.message, failure.retry_after_s or 1.0)
+    if kind is FailureKind.OVERLOADED:
         return Unavailable(
-            failure.message if loading else f"{model!r} is overloaded. Try again shortly.",
-            code="model_loading" if loading else "overloaded",
+            f"{model!r} is overloaded. Try again shortly.",
+            code="overloaded",
             retry_after_s=retry_after_s or 1,
         )
     if kind is FailureKind.TIMEOUT:

@@ -77,6 +77,7 @@ class Call:
     known beforehand. ``confined_to`` is what the plan must keep to, ``preferred`` the caller's own
     order of providers, ``own_keys`` the provider keys of whoever pays. ``byok``: the offer tried
     last was, with one of these. ``explain``: the client asks how it was served.
+    ``wait_for_model``: it waits for a model of this machine that must be loaded first.
     ``delivered_pieces`` counts the non-empty deltas handed on to the client: each is at least one
     token, so it never overstates what was delivered. ``lost_nano_usd`` is what failed attempts
     cost. ``bound``: a provider that says its costs later knows the call under an id of its own.
@@ -94,6 +95,7 @@ class Call:
     preferred: Sequence[str] = ()
     own_keys: Mapping[str, OwnKey] = field(default_factory=dict)
     explain: bool = False
+    wait_for_model: bool = True
     byok: bool = False
     repeatable: Repeatable | None = None
     state: CallState = CallState.ADMITTED

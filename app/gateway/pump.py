@@ -16,6 +16,8 @@ from plugins.tasks import Output
 
 BUFFER_BYTES_MAX = 256 * 1024
 READER_STALLED_S = 60.0
+
+Deliver = Callable[[Sequence[ChoiceDelta]], bool]
 _DELTA_OVERHEAD_BYTES = 64
 
 
@@ -27,6 +29,8 @@ class Pump:
         "_buffer",
         "_buffered_bytes",
         "_choices",
+        "_deliver",
+        "_delivered_s",
         "_ended",
         "_failure",
         "_output",
@@ -50,6 +54,8 @@ class Pump:
         self._buffered_bytes = 0
         self._taker: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._deliver: Deliver | None = None
+        self._delivered_s = 0.0
         self._failure: CallError | None = None
         self._ended = False
 
@@ -89,8 +95,12 @@ class Pump:
     def _chat(self) -> Sequence[Choice]:
         return self._choices if self._assembler is None else self._assembler.choices()
 
-    async def put(self, deltas: Sequence[ChoiceDelta]) -> None:
-        """Hand on a piece of the answer; waits while the buffer is full."""
+    async def put(self, deltas: Sequence[ChoiceDelta], *, alone: bool = False) -> None:
+        """Hand on a piece of the answer; waits while the buffer is full.
+
+        One that is ``alone`` goes straight to the client where the reader has nothing to do but
+        wait: to wake it for each token costs more than the token's own frame.
+        """
         call = self.call
         if not call.streamed or call.repeatable is not None:
             self._assembler = self._assembler or Assembler()
@@ -105,13 +115,21 @@ class Pump:
         size, pieces, cut = _measure(deltas)
         call.truncated |= cut
         call.delivered_pieces += pieces
-        if call.client_left:
+        if call.client_left or (alone and self._delivered(deltas)):
             return
         self._buffer.extend(deltas)
         self._buffered_bytes += size + _DELTA_OVERHEAD_BYTES * len(deltas)
         _resolve(self._taker)
         if self._buffered_bytes > BUFFER_BYTES_MAX:
             await self._wait_for_room()
+
+    def _delivered(self, deltas: Sequence[ChoiceDelta]) -> bool:
+        """Send them now, if the reader waits in ``take``, so that nothing is before them."""
+        taker = self._taker
+        if self._deliver is None or taker is None or taker.done() or not self._deliver(deltas):
+            return False
+        self._delivered_s = taker.get_loop().time()
+        return True
 
     def end(self, failure: CallError | None) -> None:
         """The call is settled or voided; nothing follows."""
@@ -145,20 +163,28 @@ class Pump:
         """Whether ``take`` would give some at once."""
         return bool(self._buffer)
 
+    def deliver_by(self, deliver: Deliver) -> None:
+        """How to send a piece without the reader; it says whether it could."""
+        self._deliver = deliver
+
     async def take(self, timeout_s: float) -> list[ChoiceDelta] | None:
         """Everything buffered, in order. An empty list: nothing came in time. None: the end.
 
         Raises the CallError of a call that failed midway, after what came before it was taken.
         """
-        if not self._buffer and not self._ended:
+        wait_s = timeout_s
+        while not (self._buffer or self._ended or self.call.client_left) and wait_s > 0:
             loop = asyncio.get_running_loop()
+            began_s = loop.time()
             taker = self._taker = loop.create_future()
-            alarm = loop.call_later(timeout_s, _resolve, taker)
+            alarm = loop.call_later(wait_s, _resolve, taker)
             try:
                 await taker
             finally:
                 alarm.cancel()
                 self._taker = None
+            # What went straight to the client was a sign of life too.
+            wait_s = max(began_s + wait_s, self._delivered_s + timeout_s) - loop.time()
         taken, self._buffer, self._buffered_bytes = self._buffer, [], 0
         _resolve(self._room)
         if taken or not self._ended:

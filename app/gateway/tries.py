@@ -19,6 +19,7 @@ from app.errors import CallError, Conflict, ShuttingDown, Unavailable
 from app.gateway.adapters import Adapters
 from app.gateway.attempt import (
     Deadlines,
+    PrefixSharing,
     answer_to,
     attempt,
     is_illness,
@@ -47,12 +48,13 @@ _OF_THE_KEY = frozenset({FailureKind.RATE_LIMITED, FailureKind.AUTH, FailureKind
 
 class TryRules(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's part in how a call's offers are tried. ``billed_later`` are the providers that
-    are asked afterwards what a call cost."""
+    are asked afterwards what a call cost, ``prefix_sharing`` is for hardware of one's own."""
 
     attempts_max: int = 3
     hedge_after_s: float | None = None
     deadlines: Mapping[str, Deadlines] = {}
     billed_later: frozenset[str] = frozenset()
+    prefix_sharing: PrefixSharing = "everyone"
 
 
 class Choice(NamedTuple):
@@ -231,7 +233,15 @@ class Tries:
         if offer.abort_stops_billing and pump.stop is None:
             pump.stop = asyncio.Event()
         stop = pump.stop if offer.abort_stops_billing else None
-        order = work_order(pump.call, offer, chosen.key, limits, self.deadlines_of(offer), stop)
+        order = work_order(
+            pump.call,
+            offer,
+            chosen.key,
+            limits,
+            self.deadlines_of(offer),
+            stop,
+            self.rules.prefix_sharing,
+        )
         adapter = self._adapters.take(offer.provider)
         taken.append(adapter)
         return order, adapter.infer(order)

@@ -14,7 +14,16 @@ from msgspec import UNSET
 from plugins.chat import AssistantMessage, ChatRequest, Delta, Message, Object, StreamOptions
 from plugins.contract import Chunk as ChunkEvent
 from plugins.contract import Completion, Event, InferenceCall, Offer, Produced, Usage, UsageReport
-from plugins.tasks import CONVERSATIONAL, FEATURE_EXTRACTION, EmbeddingRequest, Embeddings, Request
+from plugins.tasks import (
+    CONVERSATIONAL,
+    FEATURE_EXTRACTION,
+    TEXT_RANKING,
+    EmbeddingRequest,
+    Embeddings,
+    Ranking,
+    Request,
+    RerankRequest,
+)
 
 FIRST_TOKEN_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 30.0
@@ -24,6 +33,7 @@ TOOLS = "tools"
 JSON_SCHEMA = "json_schema"
 JSON_OBJECT = "json_object"
 EMBEDDING = "embedding"
+RERANK = "rerank"
 
 _STREAM_TOKENS = 48
 _OBJECT_TOKENS = 256  # some models think before they answer
@@ -100,6 +110,9 @@ def checks_of(offer: Offer) -> list[Check]:
         return checks
     if FEATURE_EXTRACTION in offer.tasks:
         return [Check(name=EMBEDDING, request=EmbeddingRequest(model=offer.model, input="probe"))]
+    if TEXT_RANKING in offer.tasks:
+        pair = RerankRequest(model=offer.model, query="probe", documents=["probe"])
+        return [Check(name=RERANK, request=pair)]
     return []
 
 
@@ -122,6 +135,7 @@ class Heard:
         self.text = ""
         self.finish: str | None = None
         self.vectors: list[list[float]] = []
+        self.scores: list[float] = []
         self.calls: dict[int, list[str]] = {}  # a tool call's index: its name and arguments
 
     def take(self, event: Event, now_ns: int) -> None:
@@ -136,6 +150,8 @@ class Heard:
         elif isinstance(event, Produced):
             if isinstance(event.output, Embeddings):
                 self.vectors = event.output.vectors
+            elif isinstance(event.output, Ranking):
+                self.scores = event.output.scores
         elif isinstance(event, UsageReport):
             self.usage = event.usage
 
@@ -185,6 +201,9 @@ def verdict(check: Check, heard: Heard) -> tuple[bool | None, str]:
     if check.name == EMBEDDING:
         good = len(heard.vectors) == 1 and len(heard.vectors[0]) > 0
         return (True, "") if good else (False, "there was no vector in the answer")
+    if check.name == RERANK:
+        good = len(heard.scores) == 1
+        return (True, "") if good else (False, "there was no score in the answer")
     if check.name == TOOLS:
         shown, why = _called(heard), "it did not call the tool"
     else:

@@ -1,6 +1,7 @@
 """Fixtures of the local runtime's tests."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ async def serve() -> AsyncIterator[Serve]:
         preload: bool = True,
         context_length: int | None = None,
         threads: int | None = None,
+        **limits: Any,
     ) -> LocalAdapter:
         spec = LocalModelSpec(
             id=MODEL,
@@ -39,7 +41,9 @@ async def serve() -> AsyncIterator[Serve]:
             context_length=context_length,
             threads=threads,
         )
-        runtime = LocalRuntime([spec], placement=placement, queue_length_max=queue_length_max)
+        runtime = LocalRuntime(
+            [spec], placement=placement, queue_length_max=queue_length_max, **limits
+        )
         adapter = LocalAdapter(runtime, price_nano_usd_per_second=PRICE_NANO_USD_PER_SECOND)
         adapters.append(adapter)
         await adapter.start()

@@ -13,6 +13,7 @@ from local_runtime.adapter import LocalAdapter
 from local_runtime.engines.llama.request import SUPPORTED_PARAMS
 from local_runtime.lifecycle import restarts
 from local_runtime.lifecycle.states import ModelState
+from local_runtime.runtime import SEQUENCES_MAX
 from plugins.chat import ChatRequest
 from plugins.contract import AdapterError, Chunk, FailureKind, InferenceCall, UsageReport
 from tests.local_runtime.calls import (
@@ -41,7 +42,9 @@ async def test_offers(serve: Serve) -> None:
     assert offer.abort_stops_billing
     assert offer.supported_params == SUPPORTED_PARAMS | {"structured_outputs"}
     assert set(ChatRequest.__struct_fields__) >= SUPPORTED_PARAMS
-    assert not SUPPORTED_PARAMS & {"tools", "functions", "audio", "prediction", "reasoning_effort"}
+    assert {"tools", "tool_choice", "parallel_tool_calls", "functions"} <= SUPPORTED_PARAMS
+    assert {"reasoning_effort", "reasoning", "chat_template_kwargs"} <= SUPPORTED_PARAMS
+    assert not SUPPORTED_PARAMS & {"audio", "prediction", "web_search_options"}
     assert adapter.runtime.status()[0].state is ModelState.COLD
 
 
@@ -71,10 +74,33 @@ async def test_start_does_not_wait_and_calls_do(serve: Serve, placement: str) ->
 
 
 async def test_a_model_that_takes_too_long_to_load(serve: Serve) -> None:
-    adapter = await serve("fake:load_seconds=5", placement="child")
-    failed = await failure(adapter, order(limits={"first_event_s": 0.2}))
+    adapter = await serve("fake:load_seconds=5", placement="child", cold_wait_s_max=0.2)
+    failed = await failure(adapter, order())
     assert failed.kind is FailureKind.LOADING
     assert failed.retry_after_s is not None and failed.retry_after_s >= 1
+
+
+async def test_a_call_that_does_not_wait_for_the_model(serve: Serve) -> None:
+    """It is told at once how long loading takes, and brings it about."""
+    adapter = await serve("fake:load_seconds=0.3", placement="inline", preload=False)
+    call = order(limits={"wait_for_model": False})
+    begun = time.monotonic()
+    failed = await failure(adapter, call)
+    assert time.monotonic() - begun < 0.2
+    assert failed.kind is FailureKind.LOADING
+    assert failed.retry_after_s is not None and failed.retry_after_s >= 1
+    assert "about 1 s" in failed.message
+    async with asyncio.timeout(5):
+        while adapter.runtime.status()[0].state is not ModelState.WARM:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (await answer(adapter, order("hi", limits={"wait_for_model": False}))).text()
+
+
+async def test_the_wait_for_a_model_is_not_the_engines(serve: Serve, placement: str) -> None:
+    """``first_event_s`` begins when the model is warm."""
+    adapter = await serve("fake:load_seconds=0.4", placement=placement)
+    got = await answer(adapter, order("late", limits={"first_event_s": 0.3}))
+    assert got.text() == "echo: late"
 
 
 async def test_an_unknown_model(serve: Serve) -> None:
@@ -87,14 +113,16 @@ async def test_an_unknown_model(serve: Serve) -> None:
 
 async def test_a_full_queue(serve: Serve) -> None:
     adapter = await serve("fake:tokens_per_second=50", placement="inline", queue_length_max=1)
-    calls = [asyncio.create_task(answer(adapter, order(words(20)))) for _ in range(9)]
+    calls = [
+        asyncio.create_task(answer(adapter, order(words(20)))) for _ in range(SEQUENCES_MAX + 1)
+    ]
     await asyncio.sleep(0.1)
     failed = await failure(adapter, order())
     assert failed.kind is FailureKind.OVERLOADED
     assert failed.retry_after_s is not None and failed.retry_after_s >= 1
     status = adapter.runtime.status()[0]
-    assert (status.calls_running, status.calls_waiting) == (8, 1)
-    assert [got.reason() for got in await asyncio.gather(*calls)] == ["stop"] * 9
+    assert (status.calls_running, status.calls_waiting) == (SEQUENCES_MAX, 1)
+    assert [got.reason() for got in await asyncio.gather(*calls)] == ["stop"] * len(calls)
     assert (await answer(adapter, order("now"))).text() == "echo: now"
 
 
@@ -209,7 +237,7 @@ async def test_a_request_at_fault_names_its_parameter(serve: Serve, placement: s
     failed = await failure(adapter, order(words(50)))
     assert (failed.kind, failed.param) == (FailureKind.CONTEXT_LENGTH, "messages")
     assert "50" in failed.message and "10" in failed.message
-    failed = await failure(adapter, order("hi", n=9))
+    failed = await failure(adapter, order("hi", n=SEQUENCES_MAX + 1))
     assert (failed.kind, failed.param) == (FailureKind.BAD_REQUEST, "n")
 
 

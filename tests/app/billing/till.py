@@ -202,10 +202,10 @@ async def open_till(folder: Path) -> AsyncIterator[Till]:
         gateway=cast(Any, SimpleNamespace(tally=None, in_flight=None)),
         authenticator=Authenticator(services.keyring, ADMIN),
         ready_checks=dict,
-        local_models=dict,
         reload=cast(Any, None),
         fetch=cast(Any, None),
         videos=cast(Any, None),
+        local=cast(Any, None),
     )
     transport = httpx.ASGITransport(cast(Any, asgi))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:

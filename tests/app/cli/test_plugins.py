@@ -179,7 +179,8 @@ async def test_another_task(inside: Inside, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "task", ["feature-extraction", "image-to-image", "text-to-speech", "text-to-video"]
+    "task",
+    ["feature-extraction", "text-ranking", "image-to-image", "text-to-speech", "text-to-video"],
 )
 def test_a_task_that_a_plugin_does_not_serve_fails_without_a_trace(
     inside: Inside, task: str

@@ -1,6 +1,7 @@
 """Delivery between the call's task and its reader."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -106,3 +107,80 @@ async def test_leaving_after_the_end_changes_nothing() -> None:
     pump.end(None)
     pump.leave()
     assert not pump.call.client_left
+
+
+class Line:
+    """A client's connection: what was written to it, and whether it takes more."""
+
+    def __init__(self, pump: Pump) -> None:
+        self.texts: list[str | None] = []
+        self.blocked = False
+        pump.deliver_by(self._deliver)
+
+    def _deliver(self, deltas: Sequence[ChoiceDelta]) -> bool:
+        if not self.blocked:
+            self.texts += [each.delta.content or None for each in deltas]
+        return not self.blocked
+
+
+async def test_a_lone_piece_goes_past_a_reader_that_waits() -> None:
+    pump = make_pump()
+    line = Line(pump)
+    reading = asyncio.create_task(pump.take(10))
+    await asyncio.sleep(0)
+    await pump.put([delta("a")], alone=True)
+    await pump.put([delta("b")], alone=True)
+    assert line.texts == ["a", "b"]
+    assert not reading.done()
+    await pump.put([delta("c")])
+    assert [d.delta.content for d in await reading or ()] == ["c"]
+    assert pump.call.delivered_pieces == 3
+
+
+async def test_nothing_overtakes_what_the_reader_has_not_sent_yet() -> None:
+    pump = make_pump()
+    line = Line(pump)
+    await pump.put([delta("a")], alone=True)  # nobody waits
+    await pump.put([delta("b")], alone=True)
+    assert line.texts == []
+    taken = await pump.take(1)
+    # The reader is writing these now, and may be held up: the next ones wait for it.
+    await pump.put([delta("c")], alone=True)
+    assert line.texts == []
+    assert [d.delta.content for d in taken or ()] == ["a", "b"]
+    assert [d.delta.content for d in await pump.take(1) or ()] == ["c"]
+
+
+async def test_a_line_that_takes_no_more_fills_the_buffer() -> None:
+    pump = make_pump()
+    line = Line(pump)
+    line.blocked = True
+    reading = asyncio.create_task(pump.take(10))
+    await asyncio.sleep(0)
+    await pump.put([delta("a")], alone=True)
+    line.blocked = False
+    await pump.put([delta("b")], alone=True)  # the reader has been woken for what is before it
+    assert line.texts == []
+    assert [d.delta.content for d in await reading or ()] == ["a", "b"]
+
+
+async def test_a_heartbeat_is_due_after_the_last_piece_however_it_went_out() -> None:
+    pump = make_pump()
+    Line(pump)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    reading = asyncio.create_task(pump.take(0.2))
+    await asyncio.sleep(0.15)
+    await pump.put([delta("a")], alone=True)
+    assert await reading == []
+    assert loop.time() - began_s >= 0.33
+
+
+async def test_the_end_wakes_a_reader_that_was_passed_by() -> None:
+    pump = make_pump()
+    Line(pump)
+    reading = asyncio.create_task(pump.take(10))
+    await asyncio.sleep(0)
+    await pump.put([delta("a")], alone=True)
+    pump.end(None)
+    assert await reading is None

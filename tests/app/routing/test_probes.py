@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from app.jobs.probe_offers import OfferProbes
 from app.ledger.audit import audit
 from app.routing.health import Health
+from app.routing.probe_checks import Heard, checks_of, verdict
 from app.routing.probe_results import ProbeResults
-from plugins.contract import Price
+from plugins.contract import Price, Produced
+from plugins.tasks import Ranking
 from tests.app.routing.probe_range import HOUR, KEY, OFFER, SECRET, Range, Shelf, opened_range
 
 
@@ -131,6 +133,14 @@ class TestWhatIsFound:
         assert (found.status, found.supports_tools, found.throughput) == ("live", None, None)
         range_.chatting.wrong = {"embedding"}
         assert (await range_.probe(offer)).status == "error"
+
+    def test_a_reranking_model(self) -> None:
+        (check,) = checks_of(replace(OFFER, tasks=("text-ranking",)))
+        assert check.request.task == "text-ranking"
+        heard = Heard(0)
+        assert verdict(check, heard)[0] is False
+        heard.take(Produced(Ranking(scores=[0.5])), 1)
+        assert verdict(check, heard) == (True, "")
 
     @pytest.mark.parametrize(
         "task",

@@ -18,6 +18,7 @@ GET /api/adjustments
 GET /api/clock
 GET /api/credit
 GET /api/keys
+GET /api/local/models
 GET /api/models
 GET /api/providers
 GET /api/users
@@ -26,6 +27,8 @@ POST /api/clock/confirm
 POST /api/credit
 POST /api/invoices/close
 POST /api/keys
+POST /api/local/models/load
+POST /api/local/models/unload
 POST /api/orgs
 POST /api/reload
 POST /api/secrets/forget

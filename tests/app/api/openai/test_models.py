@@ -152,6 +152,7 @@ class TestTheRoutersShape:
         ("tasks", "reads", "makes"),
         [
             (("feature-extraction",), ["text"], ["embedding"]),
+            (("text-ranking",), ["text"], ["scores"]),
             (("text-to-image", "image-to-image"), ["text", "image"], ["image"]),
             (("text-to-video",), ["text"], ["video"]),
             (("automatic-speech-recognition",), ["audio"], ["text"]),
