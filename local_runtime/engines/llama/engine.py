@@ -91,7 +91,6 @@ class LlamaEngine:
         self._prefixes = Prefixes(
             self._context,
             self._cells,
-            self._slots,
             bytes_max=sizing.KEPT_BYTES,
             whole_only=not self._model.goes_back,
         )
@@ -356,7 +355,8 @@ class LlamaEngine:
         sequence.drafted = []
         sequence.follows, sequence.follow_tokens = None, 0
         if sequence.slot is not None:
-            self._prefixes.keep(sequence, work, self._slots.leave(sequence))
+            self._prefixes.keep(sequence, work)
+            self._slots.release(sequence)
         sequence.computed = 0
 
     def _end(self, work: Work, last: EngineEvent) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from local_runtime.engines.llama.cells import Cells, Path
 from local_runtime.engines.llama.native import Context, State
-from local_runtime.engines.llama.slots import Sequence, Slots, Tokens, Work
+from local_runtime.engines.llama.slots import Sequence, Tokens, Work
 
 # Shorter beginnings are not worth it: every prompt of a template begins with a few equal tokens.
 SHARED_TOKENS_MIN = 16
@@ -59,7 +59,6 @@ class Prefixes:
         self,
         context: Context,
         cells: Cells,
-        slots: Slots,
         *,
         bytes_max: int,
         whole_only: bool = False,
@@ -68,7 +67,6 @@ class Prefixes:
         self._context = context
         self._cells = cells
         self._cells_max = context.cells
-        self._slots = slots
         self._bytes_max = bytes_max
         self._whole_only = whole_only
         self.kept: list[Kept] = []  # least recently used first
@@ -145,8 +143,10 @@ class Prefixes:
         if 2 * tokens >= whole:
             self._touch(kept)
 
-    def keep(self, sequence: Sequence, work: Work, slot: int) -> None:
-        """Free the cells of a sequence that has left, and keep a copy where it can be of use."""
+    def keep(self, sequence: Sequence, work: Work) -> None:
+        """Free the cells of a sequence that leaves, and keep a copy where it can be of use."""
+        slot = sequence.slot
+        assert slot is not None
         path, sequence.path = sequence.path, None
         tokens = np.asarray(sequence.tokens[: sequence.computed], dtype=np.int32)
         if self._is_useful(sequence, work, tokens):
@@ -157,7 +157,6 @@ class Prefixes:
                 self._drop(self.kept[0])
         self._context.forget(slot)
         self._cells.release(path)
-        self._slots.give_back(slot)
 
     def _is_useful(self, sequence: Sequence, work: Work, tokens: Tokens) -> bool:
         """Whether it is anything that is not kept yet; what it goes beyond is kept no longer."""

@@ -153,13 +153,8 @@ class Slots:
         sequence.slot = self._free.pop()
         return sequence.slot
 
-    def leave(self, sequence: Sequence) -> int:
-        """It runs no more; its id is the caller's now, until ``give_back``."""
+    def release(self, sequence: Sequence) -> None:
+        """Take its place back; nothing may have cells under its id any more."""
         slot, sequence.slot = sequence.slot, None
-        assert slot is not None
-        return slot
-
-    def give_back(self, slot: int) -> None:
-        """Nothing has the id any more."""
-        assert slot not in self._free
+        assert slot is not None and slot not in self._free
         self._free.append(slot)

@@ -215,9 +215,8 @@ def test_slots() -> None:
     one, two = Sequence(0, [1], 9), Sequence(1, [1], 9)
     assert {slots.take(one), slots.take(two)} == {0, 1}
     assert (slots.free, slots.running) == (0, 2)
-    slot = slots.leave(one)
-    assert (one.slot, slots.free) == (None, 0)
-    slots.give_back(slot)
+    slots.release(one)
+    assert one.slot is None
     assert (slots.free, slots.running) == (1, 1)
 
 
@@ -267,7 +266,7 @@ class Day:
         self.running = [item for item in self.running if item.live]
 
     def leave(self, sequence: Sequence) -> None:
-        self.slots.give_back(self.slots.leave(sequence))
+        self.slots.release(sequence)
         self.cells.release(sequence.path)
         sequence.path, sequence.computed = None, 0
 
