@@ -19,8 +19,6 @@ _WEIGHTS = (".gguf", ".safetensors")
 _TEXTS = ("merges.txt", "vocab.txt", "chat_template.jinja")
 _OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
-ROLES = ("weights", "projector", "config", "tokenizer")
-
 
 class FileRefused(StoreError):
     """A file may not come into the store; the text says why."""

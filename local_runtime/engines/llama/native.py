@@ -64,7 +64,6 @@ class Model:
             raise EngineLoadError("llama.cpp cannot load this file; the log has its reasons")
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        self.trained_context: int = llama_cpp.llama_model_n_ctx_train(self.handle)
         # A recurrent state cannot be cut back to an earlier position.
         self.goes_back = not (
             llama_cpp.llama_model_is_recurrent(self.handle)
