@@ -210,7 +210,7 @@ class LlamaEncoder:
                 text.place = self._places.pop()
             tokens = text.tokens[text.computed : text.computed + row.tokens]
             spans.append(Span(tokens, text.place, text.computed))
-        self._context.use_threads(self._tuner.threads)
+        self._context.use_threads(self._threads(sum(row.tokens for row in rows)))
         result = self._context.compute(spans)
         if result != 0:
             tokens_all = sum(row.tokens for row in rows)
@@ -222,6 +222,12 @@ class LlamaEncoder:
                 assert text.place is not None
                 text.work.found[text.index] = self._answer(text.work, text.place)
                 self._leave(text)
+
+    def _threads(self, tokens: int) -> int:
+        """How many compute a batch of so many tokens. Of small ones nothing is learned."""
+        if tokens < _TUNED_TOKENS_MIN:
+            return self._tuner.settled
+        return self._tuner.choose("texts", time.monotonic_ns())
 
     def _answer(self, work: Work, place: int) -> bytes | float:
         """A score, or the bytes of a vector of length 1. NaN and b"": the model gave none."""
@@ -256,7 +262,7 @@ class LlamaEncoder:
         computed = sum(tokens.values())
         self._costs.append(max(1, wall_ns // computed))
         if computed >= _TUNED_TOKENS_MIN:
-            self._tuner.observe("texts", wall_ns / computed, time.monotonic_ns())
+            self._tuner.observe("texts", wall_ns / computed, wall_ns, time.monotonic_ns())
 
     def _retire(self, rows: list[Row]) -> None:
         """What has all its answers waits for delivery only."""

@@ -24,8 +24,16 @@ class Turns:
         self._steps = 0
         self._spent_ns = 0
 
+    @property
+    def current(self) -> str:
+        """The adapter of the step that is being made, or of the last one."""
+        return self._current
+
     def whose(self, running: Iterable[Work]) -> str:
         """The adapter of the next step. Work that waits for another's prompt has nothing to do."""
+        running = list(running)
+        if all(work.adapter == self._current for work in running):
+            return self._current
         busy = {work.adapter: None for work in running if work.live and not _waits(work)}
         if not busy:
             return self._current
