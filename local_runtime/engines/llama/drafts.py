@@ -14,7 +14,7 @@ LEVELS = 2 + len(_STREAKS)
 DRAFT_TOKENS_MAX = 16
 _INDEXED_AT_ONCE = 4_096
 _SHIFT = 21  # bits of a token id
-_SIZES = (3, 2)
+_MASK = (1 << _SHIFT) - 1
 # Shares of right guesses before any was made, by level.
 _USUAL = (0.25, 0.4, 0.7, 0.85, 0.92, 0.96)
 _USUAL_WEIGHT = 4.0
@@ -51,7 +51,9 @@ class Lookup:
     def __init__(self, tokens: Sequence[int], parent: Record) -> None:
         self._tokens = tokens
         self._record = Record(parent)
-        self._after: dict[int, int] = {}  # token ids in a row → the place behind them
+        # Two and three token ids in a row, as one number → the last place behind them.
+        self._pairs: dict[int, int] = {}
+        self._triples: dict[int, int] = {}
         self._indexed = 0
         self._heard = len(tokens)
         self._place: int | None = None  # of the token that is guessed next
@@ -60,19 +62,24 @@ class Lookup:
 
     def follow(self) -> None:
         """Take in what was added since the last time. Little work for each token."""
-        while self._heard < len(self._tokens):
-            place = self._place
-            if place is not None:
-                right = self._tokens[place] == self._tokens[self._heard]
-                self._record.note(self._level, right=right)
-                self._streak = self._streak + 1 if right else 0
-                self._place = place + 1 if right else None
-            self._heard += 1
+        heard, end = self._heard, len(self._tokens)
+        while self._place is not None and heard < end:
+            right = self._tokens[self._place] == self._tokens[heard]
+            self._record.note(self._level, right=right)
+            self._streak = self._streak + 1 if right else 0
+            self._place = self._place + 1 if right else None
+            heard += 1
+        self._heard = end
         self._index()
         if self._place is None:
             self._find()
         else:
             self._level = level_of(self._streak) if self._streak else self._level
+
+    @property
+    def found(self) -> bool:
+        """Whether anything can be guessed."""
+        return self._place is not None
 
     def guesses(self, count: int) -> tuple[list[int], list[float]]:
         """At most ``count`` tokens, and for each how likely it and all before it are right."""
@@ -97,20 +104,22 @@ class Lookup:
         tokens = self._tokens
         end = min(len(tokens), self._indexed + _INDEXED_AT_ONCE)
         for at in range(max(self._indexed, 2), end):
-            self._after[_key(tokens, at, 2)] = at
+            pair = _pair(tokens, at)
+            self._pairs[pair] = at
             if at > 2:
-                self._after[_key(tokens, at, 3)] = at
+                self._triples[_triple(tokens, at, pair)] = at
         self._indexed = end
 
     def _find(self) -> None:
         end = len(self._tokens)
-        if self._indexed < end or end < max(_SIZES):
+        if self._indexed < end or end < 3:
             return
-        for size in _SIZES:
-            place = self._after.get(_key(self._tokens, end, size))
-            if place is not None and place < end:
-                self._place, self._streak, self._level = place, 0, size - 2
-                return
+        pair = _pair(self._tokens, end)
+        place, level = self._triples.get(_triple(self._tokens, end, pair)), 1
+        if place is None:
+            place, level = self._pairs.get(pair), 0
+        if place is not None:
+            self._place, self._streak, self._level = place, 0, level
 
 
 def level_of(streak: int) -> int:
@@ -118,9 +127,11 @@ def level_of(streak: int) -> int:
     return 1 + sum(streak >= least for least in _STREAKS)
 
 
-def _key(tokens: Sequence[int], end: int, size: int) -> int:
-    """The ``size`` tokens before ``end`` as one number; sizes never collide."""
-    key = size
-    for at in range(end - size, end):
-        key = key << _SHIFT | (tokens[at] & ((1 << _SHIFT) - 1))
-    return key
+def _pair(tokens: Sequence[int], end: int) -> int:
+    """The two tokens before ``end``."""
+    return (tokens[end - 2] & _MASK) << _SHIFT | tokens[end - 1] & _MASK
+
+
+def _triple(tokens: Sequence[int], end: int, pair: int) -> int:
+    """The three tokens before ``end``, of which ``pair`` are the last two."""
+    return (tokens[end - 3] & _MASK) << 2 * _SHIFT | pair

@@ -53,11 +53,20 @@ class Penalties:
         self._presence = np.float32(presence)
         self._seen = Tally(prompt) if repetition != 1 else None
         self._written = Tally() if frequency or presence else None
+        self.remembers = self._seen is not None or self._written is not None
 
     @property
     def idle(self) -> bool:
         """Whether nothing is ever changed."""
-        return not len(self._biased) and self._seen is None and self._written is None
+        return not len(self._biased) and not self.remembers
+
+    @property
+    def reach(self) -> list[NDArray[np.intp]]:
+        """All tokens whose logits ``apply`` may change, some of them more than once."""
+        if not self.remembers:
+            return [self._biased]
+        tallies = [tally.tokens for tally in (self._seen, self._written) if tally is not None]
+        return [self._biased, *tallies]
 
     def accept(self, token: int) -> None:
         """This token was written."""

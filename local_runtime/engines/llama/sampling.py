@@ -51,6 +51,7 @@ _MIN_KEEP = 1
 _MIROSTAT_M = 100  # tokens that version 1 looks at, as in the paper
 _DRY_BREAKERS = (b"\n", b":", b'"', b"*")  # llama.cpp's own
 _RANGE = 87.0  # natural logarithm of what 32-bit floats reach down to
+_RULED_OUT = float("-inf")
 _ATTEMPTS = 4
 _FEW = 4096  # so few candidates need no selection before the chain
 
@@ -81,9 +82,13 @@ class Sampler:
             presence=spec.presence_penalty,
             prompt=prompt,
         )
+        self._unchanged = self._penalties.idle
         self._greedy = spec.temperature < TEMPERATURE_MIN
         self._plain = self._greedy and not spec.dry_multiplier
-        self._cut = _cut_of(spec)
+        self._cut = _cut_of(spec, self._desk)
+        self._typical = 0 < spec.typical_p < 1
+        # No logit above this is ruled out, whatever the others are.
+        self._surely_possible = float("inf") if self._typical else _RULED_OUT
         if spec.grammar is not None:
             self.constrain(spec.grammar)
         params = llama_cpp.llama_sampler_chain_default_params()
@@ -143,13 +148,23 @@ class Sampler:
         return token
 
     def choose(self, logits: NDArray[np.float32]) -> int | None:
-        """A token for these logits, shape (vocabulary,), which stay as they are."""
+        """A token for these logits, shape (vocabulary,), which are as they were when it returns."""
         ends_later = self._written < self._spec.min_tokens
-        if ends_later or not self._penalties.idle:
-            logits = logits.copy()
+        if not ends_later and self._unchanged:
+            return self._allowed(logits)
+        # Putting a few logits back costs a tenth of what a copy of all of them does.
+        changed = [*self._penalties.reach, self._ends] if ends_later else self._penalties.reach
+        before = [logits[tokens] for tokens in changed]
+        try:
             self._penalties.apply(logits)
             if ends_later:
                 logits[self._ends] = -np.inf
+            return self._allowed(logits)
+        finally:
+            for tokens, values in zip(changed, before, strict=True):
+                logits[tokens] = values
+
+    def _allowed(self, logits: NDArray[np.float32]) -> int | None:
         if self._grammar is None:
             return self._among_all(logits)
         return self._within(self._grammar, logits)
@@ -178,18 +193,20 @@ class Sampler:
         if self._plain:
             token = int(logits.argmax())
             return token if logits[token] > -np.inf else None
-        tokens = possible(logits) if self._cut is None else self._cut.of(logits)
-        found = logits[tokens]
-        lowest = self._lowest(found)
-        if self._cut is not None and found.min() <= lowest:
-            tokens = tokens[found > lowest]
-            found = logits[tokens]
+        cut = self._cut
+        tokens = possible(logits) if cut is None else cut.of(logits)
+        found = logits.take(tokens)
+        if cut is not None and not cut.floor > self._surely_possible and len(tokens):
+            lowest = self._lowest(found)
+            if np.minimum.reduce(found) <= lowest:
+                tokens = tokens[found > lowest]
+                found = logits.take(tokens)
         return self._desk.choose(self._chain, tokens, found) if len(tokens) else None
 
     def _lowest(self, logits: NDArray[np.float32]) -> float:
         """What cannot be chosen: with typical_p also what 32 bits call a probability of nothing,
         of which llama.cpp takes the logarithm."""
-        return float(logits.max()) - _RANGE if 0 < self._spec.typical_p < 1 else float("-inf")
+        return float(logits.max()) - _RANGE if self._typical else _RULED_OUT
 
     def _among(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
         if self._plain:
@@ -201,7 +218,8 @@ class Sampler:
 
     def _accept(self, token: int) -> None:
         self._written += 1
-        self._penalties.accept(token)
+        if self._penalties.remembers:
+            self._penalties.accept(token)
         if self._spec.dry_multiplier:
             llama_cpp.llama_sampler_accept(self._chain, token)
         if self._grammar is not None:
@@ -216,12 +234,12 @@ class Sampler:
         self.release()
 
 
-def _cut_of(spec: SamplingSpec) -> Selection | Nucleus | None:
+def _cut_of(spec: SamplingSpec, desk: Desk) -> Selection | Nucleus | None:
     """How few candidates are enough for the chain. None: it needs all."""
     if spec.mirostat or spec.top_n_sigma > 0 or spec.dry_multiplier:
         return None
     if spec.top_k > 0:
-        return Selection(spec.top_k)
+        return Selection(spec.top_k, desk.marks)
     if 0 < spec.typical_p < 1 or spec.top_p >= 1:
         return None
     return Nucleus(spec.top_p)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from local_runtime.engines.cost import Forecast
 from local_runtime.engines.llama.draft_model import DraftModel
 from local_runtime.engines.llama.drafts import DRAFT_TOKENS_MAX, Lookup, Record
-from local_runtime.engines.llama.scheduler import Limits, Plan
+from local_runtime.engines.llama.scheduler import Limits
 from local_runtime.engines.llama.slots import Sequence, Work, cells_needed
 
 # Less is noise of the measurement, and speculation has costs that are not measured.
@@ -44,12 +44,21 @@ class StepCosts:
             return
         self._steps += 1
         self._last_seen[tokens] = self._steps
-        self._walls_ns.setdefault(tokens, deque(maxlen=_REMEMBERED)).append(wall_ns)
+        if tokens not in self._walls_ns:
+            self._walls_ns[tokens] = deque(maxlen=_REMEMBERED)
+        self._walls_ns[tokens].append(wall_ns)
         if self._steps % _FORGET_AFTER == 0:
             # One slow step must not rule its size out for ever.
             for size, seen in list(self._last_seen.items()):
                 if seen + _FORGET_AFTER < self._steps and size not in (1, _CALIBRATED_TOKENS):
                     del self._walls_ns[size], self._last_seen[size]
+
+    def observe_prompt(self, tokens: int, wall_ns: int) -> None:
+        """A step of only prompts took so long: about what as many guesses would take. So a load
+        measured in a bad moment does not stand for ever."""
+        if _CALIBRATED_TOKENS // 2 <= tokens <= _CALIBRATED_TOKENS * 2:
+            wall_ns = wall_ns * _CALIBRATED_TOKENS // tokens
+            self._walls_ns[_CALIBRATED_TOKENS].append(wall_ns)
 
     def of(self, tokens: int) -> float:
         """Between sizes that were measured it is taken to grow evenly, and never to shrink."""
@@ -86,23 +95,17 @@ class Speculation:
     ) -> None:
         """Draft for those whose turn it is."""
         running = list(running)
-        for work in running:
-            for sequence in work.live:
-                sequence.drafted = []
-        generating = [
-            (work, sequence)
-            for work in running
-            if work.adapter == adapter and not work.seeded
-            for sequence in work.live
-            if sequence.generates
-        ]
-        self._forget_others(sequence for work in running for sequence in work.live)
+        generating = _begin(running, adapter)
+        if len(self._lookups) > len(generating):
+            self._forget_others(sequence for work in running for sequence in work.live)
         drafts: list[tuple[Sequence, list[int], list[float]]] = []
         for work, sequence in generating:
             lookup = self._lookups.get(sequence)
             if lookup is None:
                 lookup = self._lookups[sequence] = Lookup(sequence.tokens, self._record)
             lookup.follow()
+            if not lookup.found:
+                continue
             guessed, likely = lookup.guesses(_tokens_for(work, sequence, forecast))
             if guessed:
                 drafts.append((sequence, guessed, likely))
@@ -162,15 +165,15 @@ class Speculation:
         if self._model is not None:
             self._model.close()
 
-    def observe(self, plan: Plan, wall_ns: int) -> None:
-        """A step has been taken."""
-        if plan.rows and all(row.generates for row in plan.rows):
-            self.costs.observe(plan.tokens, wall_ns)
+    def observe(self, read: int, generated: int, wall_ns: int) -> None:
+        """A step has been taken, of so many tokens of prompts and of answers."""
+        if not read:
+            self.costs.observe(generated, wall_ns)
+        elif not generated:
+            self.costs.observe_prompt(read, wall_ns)
 
     def _forget_others(self, live: Iterable[Sequence]) -> None:
-        if self._lookups:
-            kept = {each: self._lookups[each] for each in live if each in self._lookups}
-            self._lookups = kept
+        self._lookups = {each: self._lookups[each] for each in live if each in self._lookups}
 
 
 def worth(likely: list[list[float]], generating: int, room: int, costs: StepCosts) -> list[int]:
@@ -193,6 +196,20 @@ def worth(likely: list[list[float]], generating: int, room: int, costs: StepCost
     for _, at in order[:best_length]:
         counts[at] += 1
     return counts
+
+
+def _begin(running: list[Work], adapter: str) -> list[tuple[Work, Sequence]]:
+    """Those that can be drafted for; what was drafted for anybody is gone."""
+    generating: list[tuple[Work, Sequence]] = []
+    for work in running:
+        takes_part = work.adapter == adapter and not work.seeded
+        for sequence in work.sequences:
+            if not sequence.ended:
+                if sequence.drafted:
+                    sequence.drafted = []
+                if takes_part and sequence.generates:
+                    generating.append((work, sequence))
+    return generating
 
 
 def _tokens_for(work: Work, sequence: Sequence, forecast: Forecast) -> int:

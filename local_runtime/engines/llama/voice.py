@@ -97,7 +97,8 @@ class Voice:
             self._waiting[-1] = (self._seen, self._waiting[-1][1])
         if self._reader is None:
             self._sorted_out = self._said = self._seen
-            return Said(text=self._stop.push(text), logprobs=self._shown())
+            text = self._stop.push(text)
+            return Said(text=text, logprobs=self._shown() if self._waiting else None)
         was_thinking = self._reader.thinking
         said = self._sort(self._reader.push(text))
         self._hold(was_thinking)

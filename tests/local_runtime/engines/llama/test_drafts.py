@@ -130,6 +130,16 @@ def test_counts_are_within_what_was_guessed(
     assert sum(counts) <= max(0, room)
 
 
+def test_a_load_in_a_bad_moment_does_not_stand_for_ever() -> None:
+    sure = [0.95**n for n in range(1, 9)]
+    costs = StepCosts(Forecast(40_000_000, 10_000_000))
+    assert worth([sure], 1, 100, costs) == [0]
+    for tokens in (24, 32, 40, 60, 16):
+        costs.observe_prompt(3, 10**12)  # says nothing about so many guesses
+        costs.observe_prompt(tokens, tokens * 500_000)
+    assert worth([sure], 1, 100, costs) == [8]
+
+
 def test_one_slow_step_does_not_rule_a_size_out_for_ever() -> None:
     costs = StepCosts(Forecast(1_000_000, 10_000_000))
     usual = costs.of(4)

@@ -1,6 +1,7 @@
 """Each sampling parameter against its definition, on real logits."""
 
 import math
+import random
 from collections import Counter
 from typing import Any
 
@@ -252,6 +253,47 @@ def test_a_selection_always_has_the_likeliest(values: list[float], count: int, b
     left_out = np.delete(logits, found)
     if len(left_out):
         assert np.sort(logits[found])[-count] >= left_out.max()
+
+
+@given(
+    st.integers(1_024, 3_000),
+    st.integers(1, 100),
+    st.integers(0, 3),
+    st.floats(0, 1),
+    st.randoms(use_true_random=False),
+)
+def test_a_selection_of_a_vocabulary_has_the_likeliest_and_few_more(
+    size: int, count: int, digits: int, banned: float, random: random.Random
+) -> None:
+    """Also where many are equally likely, or are ruled out."""
+    generator = np.random.default_rng(random.getrandbits(32))
+    logits = generator.normal(0, 5, size).round(digits).astype(np.float32)
+    logits[generator.random(size) < banned] = -np.inf
+    before = logits.copy()
+    selection = Selection(count)
+    found = selection.of(logits)
+    assert found.tolist() == sorted(set(found.tolist()))
+    assert len(found) >= count and logits[found].min() >= selection.floor
+    least = np.sort(logits)[-count]
+    assert set(np.flatnonzero(logits > least).tolist()) <= set(found.tolist())
+    assert np.count_nonzero(logits[found] >= least) >= count
+    if not banned and digits == 3 and count <= 50:
+        assert len(found) < 4 * count + 16
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_choosing_leaves_the_logits_as_they_were(model: Model, logits: Logits) -> None:
+    """They are those of llama.cpp itself, and other answers may begin from the same ones."""
+    best = int(logits.argmax())
+    ban = {best: -math.inf, **dict.fromkeys(model.end_tokens, 3.5)}
+    for more in ({}, {"temperature": 0}, {"top_k": 40, "repetition_penalty": 1.7}):
+        params: dict[str, Any] = {"min_tokens": 2, "presence_penalty": 0.5, "logit_bias": ban}
+        spec = SamplingSpec(**(PLAIN | params | more))
+        sampler = Sampler(model, spec, [best, best, 5], index=0, window=512)
+        given = logits.copy()
+        assert sampler.choose(given) != best
+        np.testing.assert_array_equal(given, logits)
+        sampler.close()
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=300), st.floats(0, 1), st.integers(0, 3))
