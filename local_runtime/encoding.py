@@ -40,9 +40,9 @@ class Encoding(Generation):
             fairness_key=call.fairness_key,
         )
 
-    def _translate(self, event: EngineEvent) -> Sequence[Event]:
+    def _other(self, event: EngineEvent) -> Sequence[Event]:
         if not isinstance(event, Encoded):
-            return super()._translate(event)
+            return super()._other(event)
         if isinstance(self._call.request, RerankRequest):
             return [Produced(Ranking(scores=event.scores))]
         return [Produced(Embeddings(vectors=[_numbers(data) for data in event.vectors]))]

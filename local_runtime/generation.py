@@ -1,7 +1,7 @@
 """One call on one engine: the engine's events as the contract's, within the call's limits."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 
 from local_runtime.engines.contract import (
@@ -52,8 +52,8 @@ class Generation:
         self._limit_s = begun_s + call.first_event_s
         self._usage = Usage()
         self._begun: set[int] = set()
-        # Of several answers there is a piece each in a step, better sent together.
-        self._alone = isinstance(call.request, ChatRequest) and call.request.answers() == 1
+        request = call.request
+        self._asks_for_functions = isinstance(request, ChatRequest) and bool(request.functions)
 
     async def events(self) -> AsyncGenerator[Event, None]:
         call = self._call
@@ -63,12 +63,12 @@ class Generation:
             watch = asyncio.create_task(self._cancel_when(call.stop), name="local-stop")
         patience = Patience(self._host, request.request_id, min(self._limit_s, self._deadline_s))
         try:
-            async with aclosing(self._host.submit(request)) as engine_events:
-                async for event in engine_events:
-                    self._usage = event.usage
+            async with aclosing(self._host.submit(request)) as told:
+                async for engine_events in told:
+                    self._usage = engine_events[-1].usage
                     patience.until(self._deadline_s, call.idle_s)
-                    for translated in self._translate(event):
-                        yield translated
+                    for event in self._translate(engine_events):
+                        yield event
         except TimeoutError:
             raise AdapterError(
                 FailureKind.TIMEOUT, "The model took too long.", usage=self._usage
@@ -91,12 +91,25 @@ class Generation:
             media=list(self._media),
         )
 
-    def _translate(self, event: EngineEvent) -> Sequence[Event]:
-        """The same in the contract's words. Raises AdapterError."""
-        if isinstance(event, Piece):
-            if not _says_something(event):
-                return ()
-            return (Chunk([self._delta(event)], alone=self._alone),)
+    def _translate(self, events: Iterable[EngineEvent]) -> Iterator[Event]:
+        """What came together, in the contract's words; pieces that follow each other are one
+        chunk, with a delta each. Raises AdapterError.
+        """
+        deltas: list[ChoiceDelta] = []
+        for event in events:
+            if isinstance(event, Piece):
+                if _says_something(event):
+                    deltas.append(self._delta(event))
+                continue
+            if deltas:
+                yield Chunk(deltas, alone=True)
+                deltas = []
+            yield from self._other(event)
+        if deltas:
+            yield Chunk(deltas, alone=True)
+
+    def _other(self, event: EngineEvent) -> Sequence[Event]:
+        """The same of what is no text. Raises AdapterError."""
         if isinstance(event, Admitted):
             return (Started(upstream_id=event.request_id),)
         if isinstance(event, Finished):
@@ -118,7 +131,7 @@ class Generation:
         if piece.reasoning:
             delta.reasoning_content = piece.reasoning
         reason = piece.finish_reason
-        if self._call.chat.functions:
+        if self._asks_for_functions:
             # Asked for by its older name, the only call there may be has its older form.
             if piece.tool_calls:
                 delta.function_call = _function(piece.tool_calls[0])

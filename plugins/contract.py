@@ -44,7 +44,7 @@ CONTRACT_VERSION = 2
 """Raised when a plugin has to change. A new field with a default does not raise it."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Measured quantities of one attempt, in buckets that never overlap.
 
     ``input_tokens`` are those read afresh, as text or pictures: tokens found in a cache, written to

@@ -136,7 +136,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     top: list[TopToken]
 
 
-class Admitted(msgspec.Struct, frozen=True, tag="admitted"):
+class Admitted(msgspec.Struct, frozen=True, array_like=True, tag="admitted"):
     """The request has its slots; its prompt is read from the next step on."""
 
     request_id: str
@@ -154,7 +154,7 @@ class ToolCallPiece(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str = ""
 
 
-class Piece(msgspec.Struct, frozen=True, tag="piece"):
+class Piece(msgspec.Struct, frozen=True, array_like=True, tag="piece"):
     """Text of choice ``index``; ``finish_reason`` is set in that choice's last piece.
 
     ``text`` may be empty: a token can end in the middle of a character, or of a stop string.
@@ -171,7 +171,7 @@ class Piece(msgspec.Struct, frozen=True, tag="piece"):
     tool_calls: list[ToolCallPiece] | None = None
 
 
-class Encoded(msgspec.Struct, frozen=True, tag="encoded"):
+class Encoded(msgspec.Struct, frozen=True, array_like=True, tag="encoded"):
     """The answer to an ``EncodeTask``, in the order of its texts: vectors as the bytes of 32-bit
     floats, little endian, or scores.
     """
@@ -182,21 +182,21 @@ class Encoded(msgspec.Struct, frozen=True, tag="encoded"):
     scores: list[float] = []
 
 
-class Worked(msgspec.Struct, frozen=True, tag="worked"):
+class Worked(msgspec.Struct, frozen=True, array_like=True, tag="worked"):
     """A part of the prompt was read: no text, but a sign of life and a new ``usage``."""
 
     request_id: str
     usage: Usage
 
 
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
+class Finished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     """The request is over, by itself or by ``cancel``; ``usage`` is its bill."""
 
     request_id: str
     usage: Usage
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     """The request cannot go on. The fields are those of ``plugins.contract.AdapterError``."""
 
     request_id: str

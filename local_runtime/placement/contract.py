@@ -7,9 +7,9 @@ Rules:
 
 - ``start`` loads the model and returns what was loaded. It raises EngineLoadError for what no
   retry can mend, HostDied when the engine died while loading.
-- ``submit`` gives the events of one request in order, ending after ``Finished`` or ``Failed``. It
-  never blocks: what arrives is buffered, bounded by the context length. Closing the iterator early
-  cancels the request.
+- ``submit`` gives the events of one request in order, those together that came together, ending
+  after ``Finished`` or ``Failed``. It never blocks: what arrives is buffered, bounded by the
+  context length. Closing the iterator early cancels the request.
 - ``cancel`` asks for an early end; the iterator still ends with ``Finished`` and its bill.
 - ``expire`` is for a listener whose patience is over: the iterator raises TimeoutError, and the
   request is cancelled. A timer around each wait would cost more than the wait for a token.
@@ -56,7 +56,7 @@ class Host(Protocol):
         """Bring the engine up and load the model."""
         ...
 
-    def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    def submit(self, request: EngineRequest) -> AsyncGenerator[list[EngineEvent], None]:
         """Have one request generated. An id that is in use is a bug of the caller."""
         ...
 

@@ -92,8 +92,10 @@ def encode(message: ToEngine | FromEngine) -> bytes:
 
 
 def body_length(prefix: bytes) -> int:
-    """Bytes that follow a frame's first four. Raises BrokenPipe when that cannot be."""
-    length: int = LENGTH.unpack(prefix)[0]
+    """Bytes that follow a frame's first four, with which ``prefix`` begins. Raises BrokenPipe when
+    that cannot be.
+    """
+    length: int = LENGTH.unpack_from(prefix)[0]
     if length > FRAME_BYTES_MAX:
         raise BrokenPipe(f"a frame of {length} bytes is announced")
     return length
@@ -108,6 +110,8 @@ class Splitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Those that are whole with this piece. Raises BrokenPipe."""
         rest = self._rest
+        if not rest and len(data) >= LENGTH.size and body_length(data) == len(data) - LENGTH.size:
+            return [data[LENGTH.size :]]  # as nearly always
         rest += data
         bodies = []
         at = 0

@@ -6,8 +6,6 @@ Everything here runs in the host's event loop.
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-import msgspec
-
 from local_runtime.engines.contract import EngineEvent, EngineInfo, EngineLoadError, EngineRequest
 from local_runtime.placement.contract import HostDied, HostStats
 from local_runtime.placement.frames import (
@@ -32,19 +30,26 @@ class ReportedHost:
         self._streams = Streams(
             lambda request: send(Submit(request)), lambda request_id: send(Cancel(request_id))
         )
-        self._stats = HostStats()
+        self._pid: int | None = None
+        self._stepped = Stepped([], 0, 0)  # the last
         self._closing = False
         self._signs = 0  # of life
 
     @property
     def stats(self) -> HostStats:
-        return self._stats
+        last = self._stepped
+        return HostStats(
+            busy_ns=last.busy_ns,
+            unbilled_ns=last.unbilled_ns,
+            occupancy=last.occupancy,
+            pid=self._pid,
+        )
 
     @property
     def alive(self) -> bool:
         return self._streams.open
 
-    def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    def submit(self, request: EngineRequest) -> AsyncGenerator[list[EngineEvent], None]:
         return self._streams.events(request)
 
     def cancel(self, request_id: str) -> None:
@@ -62,18 +67,13 @@ class ReportedHost:
         self._progress = progress
         self._loaded: asyncio.Future[EngineInfo] = loop.create_future()
         self._death: asyncio.Future[str] = loop.create_future()
-        self._stats = HostStats(pid=pid)
+        self._pid = pid
 
     def _take(self, message: FromEngine) -> None:
         """One report of the engine."""
         self._signs += 1
         if isinstance(message, Stepped):
-            self._stats = msgspec.structs.replace(
-                self._stats,
-                busy_ns=message.busy_ns,
-                unbilled_ns=message.unbilled_ns,
-                occupancy=message.occupancy,
-            )
+            self._stepped = message
             self._streams.dispatch(message.events)
         elif isinstance(message, Progress):
             self._progress(message.fraction)

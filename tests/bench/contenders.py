@@ -183,7 +183,8 @@ class EngineTarget:
         stopping = None
         if enough is not None:
             stopping = asyncio.create_task(self._cancel_when(enough, request_id))
-        async for event in self._host.submit(EngineRequest(request_id=request_id, chat=request)):
+        told = self._host.submit(EngineRequest(request_id=request_id, chat=request))
+        async for event in (event async for events in told for event in events):
             if isinstance(event, Piece):
                 answer.token_s.append(time.perf_counter())
                 answer.text += event.text

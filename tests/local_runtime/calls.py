@@ -1,7 +1,8 @@
 """Requests, calls and small collectors for the local runtime's tests."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,16 @@ def reason_of(events: Iterable[EngineEvent], index: int = 0) -> str | None:
     return reasons[-1] if reasons else None
 
 
+async def heard(host: Host, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+    """A request's events one by one; leaving early cancels it."""
+    async with aclosing(host.submit(request)) as told:
+        async for events in told:
+            for event in events:
+                yield event
+
+
 async def collect(host: Host, request: EngineRequest) -> list[EngineEvent]:
-    return [event async for event in host.submit(request)]
+    return [event async for event in heard(host, request)]
 
 
 class Answer:

@@ -30,7 +30,7 @@ class Silent(ReportedHost):
         self._take(Stepped([event], 0, 0))
 
 
-def listen(host: Silent) -> AsyncGenerator[EngineEvent, None]:
+def listen(host: Silent) -> AsyncGenerator[list[EngineEvent], None]:
     chat = ChatRequest(model="m", messages=[Message(role="user", content="x")])
     return host.submit(EngineRequest(request_id="r", chat=chat))
 
@@ -59,9 +59,9 @@ async def test_a_sign_of_life_moves_the_limit_with_the_one_timer() -> None:
     for moment in range(1, 5):
         loop.call_at(began_s + 0.06 * moment, host.says, piece(str(moment)))
     loop.call_at(began_s + 0.3, host.says, Finished("r", Usage()))
-    async for event in listen(host):
+    async for events in listen(host):
         patience.until(began_s + 10, idle_s=0.1)
-        heard.append(type(event).__name__)
+        heard += [type(event).__name__ for event in events]
     patience.end()
     assert heard == ["Piece"] * 4 + ["Finished"]
 
@@ -91,3 +91,22 @@ async def test_no_sign_of_life_moves_it_past_the_deadline() -> None:
             patience.until(began_s + 0.2, idle_s=1)
     patience.end()
     assert loop.time() - began_s < 0.7
+
+
+async def test_what_had_come_is_heard_first_and_nothing_after_it() -> None:
+    host = Silent()
+    heard: list[EngineEvent] = []
+    loop = asyncio.get_running_loop()
+
+    def speak_expire_speak() -> None:
+        host.says(piece("a"))
+        host.says(piece("b"))
+        host.expire("r")
+        host.says(piece("too late"))
+
+    loop.call_later(0.01, speak_expire_speak)
+    with pytest.raises(TimeoutError):
+        async for events in listen(host):
+            heard += events
+    assert [event.text for event in heard if isinstance(event, Piece)] == ["a", "b"]
+    assert [type(each).__name__ for each in host.told] == ["Submit", "Cancel"]

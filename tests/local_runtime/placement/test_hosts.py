@@ -23,7 +23,7 @@ from local_runtime.placement.child import ChildHost, child_environment
 from local_runtime.placement.contract import Host, HostDied
 from local_runtime.placement.inline import InlineHost
 from plugins.contract import FailureKind
-from tests.local_runtime.calls import collect, engine_request, reason_of, text_of, words
+from tests.local_runtime.calls import collect, engine_request, heard, reason_of, text_of, words
 
 ROOT = Path(__file__).resolve().parents[3]
 Start = Callable[..., Awaitable[Host]]
@@ -97,7 +97,7 @@ async def test_cancel_ends_with_the_bill(start: Start) -> None:
     host = await start(tokens_per_second=200)
     request = engine_request(words(500))
     seen = []
-    async with aclosing(host.submit(request)) as events:
+    async with aclosing(heard(host, request)) as events:
         async for event in events:
             seen.append(event)
             if len(seen) == 5:
@@ -109,7 +109,7 @@ async def test_cancel_ends_with_the_bill(start: Start) -> None:
 async def test_leaving_early_frees_the_place(start: Start) -> None:
     host = await start(tokens_per_second=200)
     for _ in range(8):  # twice as many as there are places
-        async with aclosing(host.submit(engine_request(words(500)))) as events:
+        async with aclosing(heard(host, engine_request(words(500)))) as events:
             async for event in events:
                 if isinstance(event, Piece):
                     break
@@ -119,7 +119,7 @@ async def test_leaving_early_frees_the_place(start: Start) -> None:
 async def test_closing_ends_open_streams(placement: str) -> None:
     host = make(placement, fake(tokens_per_second=100))
     await host.start(lambda _fraction: None)
-    stream = host.submit(engine_request(words(500)))
+    stream = heard(host, engine_request(words(500)))
     while not isinstance(await anext(stream), Piece):
         pass
     await host.close()
@@ -273,7 +273,7 @@ async def test_a_child_that_stopped_while_nobody_listens_is_ended() -> None:
     await host.start(lambda _fraction: None)
     pid = host.stats.pid
     assert pid is not None
-    async with aclosing(host.submit(engine_request(words(500)))) as events:
+    async with aclosing(heard(host, engine_request(words(500)))) as events:
         async for event in events:
             if isinstance(event, Piece):
                 os.kill(pid, signal.SIGSTOP)
