@@ -26,7 +26,7 @@ class Adapters:
     ) -> None:
         """Load them all. Raises EngineLoadError, which names the one that does not fit."""
         self._loaded: dict[str, tuple[Any, float]] = {}
-        self._applied = ""
+        self._applied: tuple[Any, str] = None, ""
         for name, spec in specs.items():
             try:
                 check_adapter(read_header(Path(spec.path)), architecture)
@@ -52,7 +52,7 @@ class Adapters:
 
     def apply(self, context: native.Context, name: str) -> None:
         """For the batches from now on. Free of cost where it is the one that was applied last."""
-        if name == self._applied:
+        if self._applied[0] is context.handle and self._applied[1] == name:
             return
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)()
         scales = (ctypes.c_float * 1)()
@@ -60,4 +60,4 @@ class Adapters:
             handles[0], scales[0] = self._loaded[name]
         if llama_cpp.llama_set_adapters_lora(context.handle, handles, 1 if name else 0, scales):
             raise RuntimeError(f"llama_set_adapters_lora failed for {name!r}")
-        self._applied = name
+        self._applied = context.handle, name

@@ -6,7 +6,7 @@ cells of what was guessed wrong are freed. So drafts change how fast an answer c
 says.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from local_runtime.engines.contract import TokenLogprob
 from local_runtime.engines.llama.cells import Cells
@@ -20,8 +20,7 @@ class EngineBroken(Exception):
     """llama.cpp failed in a way that leaves its state unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
+class Spoken(NamedTuple):
     """One token of one sequence. ``said`` None: its grammar allows no token of this model."""
 
     work: Work
@@ -45,6 +44,10 @@ class Steps:
         """Compute all rows in one batch, and sample where a row says so."""
         spoken: list[Spoken] = []
         for row, last in self._compute(rows):
+            sequence = row.sequence
+            if row.generates and not sequence.drafted and len(row.work.sequences) == 1:
+                spoken.append(self._say(row.work, sequence, last)[1])  # most rows, most of the time
+                continue
             for sequence in self._sampling_now(row):
                 drafted = sequence.drafted if sequence is row.sequence else []
                 spoken += self._sample(row.work, sequence, drafted, last)
@@ -53,6 +56,9 @@ class Steps:
 
     def _compute(self, rows: list[Row]) -> list[tuple[Row, int]]:
         """Each row with the batch index of its last token."""
+        if self._context.streams > 1:
+            # Caches that lie beside each other are computed in one go if they come in order.
+            rows = sorted(rows, key=lambda row: row.sequence.slot or 0)
         indexed = []
         for row in rows:
             sequence = row.sequence

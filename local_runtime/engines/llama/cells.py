@@ -55,6 +55,7 @@ class Cells:
 
     def __init__(self) -> None:
         self.used = 0
+        self.shares = True  # False: each sequence has a cache of its own, so that cells are copied
 
     def extend(self, path: Path, count: int) -> Path:
         """``count`` more cells at the end, the sequence's own."""
@@ -67,7 +68,11 @@ class Cells:
         return Run(path, length_of(path), count, 1)
 
     def fork(self, path: Path, length: int) -> Path:
-        """A second path over the first ``length`` positions; no cell more is used."""
+        """A second path over the first ``length`` positions; no cell more is used, where cells can
+        be shared."""
+        return self._upper(path, length) if self.shares else self.extend(None, length)
+
+    def _upper(self, path: Path, length: int) -> Path:
         if length <= 0:
             return None
         assert path is not None and length <= path.end
@@ -86,7 +91,7 @@ class Cells:
         """Let go of what is behind the first ``length`` positions."""
         if length_of(path) <= length:
             return path
-        kept = self.fork(path, length)
+        kept = self._upper(path, length)
         self.release(path)
         return kept
 

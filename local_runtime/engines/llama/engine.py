@@ -35,6 +35,7 @@ from local_runtime.engines.llama.libraries import PROCESSOR_LIBRARY
 from local_runtime.engines.llama.looking import Looking, Sight, reader_of
 from local_runtime.engines.llama.pictures import BadPicture
 from local_runtime.engines.llama.prefix import Found, Prefixes
+from local_runtime.engines.llama.seating import Seating
 from local_runtime.engines.llama.slots import Sequence, Slots, Work, usage_of
 from local_runtime.engines.llama.speculation import Speculation
 from local_runtime.engines.llama.threads import ThreadTuner
@@ -50,8 +51,7 @@ _NOTHING = Usage()
 class LlamaEngine:
     """One model, one context, up to ``sequences_max`` sequences in each batch."""
 
-    busy_ns = 0
-    unbilled_ns = 0
+    busy_ns = unbilled_ns = 0
 
     def load(self, spec: EngineSpec, progress: Callable[[float], None]) -> EngineInfo:
         """Check the header, load the weights, make the context, and measure what steps cost."""
@@ -87,6 +87,7 @@ class LlamaEngine:
             reader=reader,
         )
         self._cells = Cells()
+        self._seating = Seating(self._context, self._cells, self._slots, size)
         self._looking = Looking(reader, self._context, self._cells) if reader else None
         self._prefixes = Prefixes(
             self._context,
@@ -157,7 +158,13 @@ class LlamaEngine:
             for work in scheduler.to_evict(self._running, self._limits):
                 self._evict(work)
         self._lead_on()
-        events += self._let_in()
+        if self._waiting:
+            events += self._let_in()
+        self._seating.settle(self._running)
+        if moving_ns := self._seating.spent_ns():  # the house pays for it
+            self.busy_ns += moving_ns
+            self.unbilled_ns += moving_ns
+            begun_ns += moving_ns
         adapter = self._turns.whose(self._running)
         if self._speculation is not None:
             self._speculation.propose(self._running, adapter, self._limits, self._forecast)
@@ -186,7 +193,8 @@ class LlamaEngine:
         in the last bits of what is computed."""
         if any(work.seeded for work in self._running):
             return self._tuner.settled
-        return self._tuner.threads
+        kind = scheduler.kind_of_step(self._running, self._turns.current)
+        return self._tuner.choose(kind, time.monotonic_ns())
 
     def _look(self, sight: Sight, adapter: str, begun_ns: int) -> list[Spoken]:
         """A step about a picture: all of its time is that request's."""
@@ -196,6 +204,7 @@ class LlamaEngine:
         if left_ns is not None and left_ns < sight.expected_ns:
             return [self._cut_off(work, each) for each in work.live]
         self._adapters.apply(self._context, adapter)
+        self._context.use_threads(self._tuner.settled)
         bad = ""
         try:
             self._looking.look(sight)
@@ -222,6 +231,8 @@ class LlamaEngine:
         while work := scheduler.next_to_enter(
             self._waiting, self._running, self._slots.free, self._limits, shared
         ):
+            if self._seating.make_way(work, self._running):
+                shared(work)
             self._seat(work, found)
             if not work.announced:
                 work.announced = True
@@ -231,9 +242,9 @@ class LlamaEngine:
     def _lead_on(self) -> None:
         """Whoever waited for another's prompt goes on once that is read, or never will be."""
         for work in self._running:
-            first = work.live[0]
-            leader = first.follows
-            if leader is None:
+            first = work.sequences[0]
+            first = work.live[0] if first.ended else first
+            if (leader := first.follows) is None:
                 continue
             if leader.slot is not None and leader.computed < first.follow_tokens:
                 continue
@@ -270,23 +281,19 @@ class LlamaEngine:
 
     def _charge(self, plan: scheduler.Plan, wall_ns: int) -> None:
         """Share the step's time out over the work in it, by tokens computed."""
-        tokens: dict[Work, int] = {}
-        for row in plan.rows:
-            tokens[row.work] = tokens.get(row.work, 0) + row.tokens
+        tokens, read, generated, drafted = plan.sums()
         self._bill(tokens, wall_ns)
         if self._speculation is not None:
-            self._speculation.observe(plan, wall_ns)
-        generated = sum(row.tokens for row in plan.rows if row.generates)
-        read = plan.tokens - generated
-        if any(row.generates and row.tokens > 1 for row in plan.rows):
+            self._speculation.observe(read, generated, wall_ns)
+        if drafted:
             return  # what was drafted makes a step longer, and is no measure for others
         self._forecast.observe(wall_ns, read, generated)
         if any(work.seeded for work in self._running):
             return
         if not read:
-            self._tuner.observe(generated, wall_ns, time.monotonic_ns())
+            self._tuner.observe(generated, wall_ns, wall_ns, time.monotonic_ns())
         elif not generated and read >= scheduler.CHUNK_TOKENS_MIN:
-            self._tuner.observe("prompt", wall_ns / read, time.monotonic_ns())
+            self._tuner.observe("prompt", wall_ns / read, wall_ns, time.monotonic_ns())
 
     def _bill(self, tokens: dict[Work, int], wall_ns: int) -> None:
         """Time in which so many tokens of each work were computed; and, once, the time that
@@ -300,9 +307,9 @@ class LlamaEngine:
             billed_ns = due_ns if left_ns is None else min(due_ns, left_ns)
             work.compute_ns += billed_ns
             self.unbilled_ns += due_ns - billed_ns
-            work.prompt_read = max(
-                work.prompt_read, *(min(s.computed, work.prompt_tokens) for s in work.sequences)
-            )
+            if work.prompt_read < work.prompt_tokens:
+                furthest = max(sequence.computed for sequence in work.sequences)
+                work.prompt_read = max(work.prompt_read, min(furthest, work.prompt_tokens))
 
     def _tell(self, plan: scheduler.Plan, spoken: list[Spoken]) -> list[EngineEvent]:
         """The step as events, and the end of what ended in it."""
@@ -329,16 +336,17 @@ class LlamaEngine:
             )
             if each.sequence.ended:
                 self._leave(work, each.sequence)
-        computed = {row.work for row in plan.rows}
-        for work in self._running:
-            silent_ns = now_ns - work.heard_ns
-            if silent_ns and (work in computed or silent_ns > SIGN_OF_LIFE_NS):
+        silent = [work for work in self._running if work.heard_ns != now_ns]
+        computed = {row.work for row in plan.rows} if silent else set()
+        for work in silent:
+            if work in computed or now_ns - work.heard_ns > SIGN_OF_LIFE_NS:
                 work.heard_ns = now_ns
                 events.append(Worked(work.request_id, usage_of(work)))
         for work in broken:
             message = "The model finds no way on within the form that was asked for."
             self._end(work, Failed(work.request_id, usage_of(work), FailureKind.UPSTREAM, message))
-        for work in [work for work in self._running if not work.live]:
+        over = any(each.sequence.ended for each in spoken)
+        for work in [work for work in self._running if not work.live] if over else ():
             self._end(work, Finished(work.request_id, usage_of(work)))
         return events
 

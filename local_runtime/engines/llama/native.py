@@ -6,6 +6,7 @@ that is a bug of the caller. Bindings: llama-cpp-python's ``llama_cpp.llama_cpp`
 
 import ctypes
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,33 +119,106 @@ class Model:
         self.handle = None
 
 
-State = ctypes.Array[ctypes.c_uint8]
-"""A sequence's cells, outside of the cache."""
+_logits_at = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ctypes.cast(llama_cpp.llama_get_logits_ith, ctypes.c_void_p).value or 0
+)
+"""The same function, that gives the address as a number: making a pointer takes longer."""
+
+
+class State:
+    """A sequence's cells, outside of the cache.
+
+    llama.cpp writes a mark and the sequence's id, then how many caches the context has, then for
+    each of them how many of its cells the sequence has, and those (``llama_kv_cache`` has this in
+    ``state_write``).
+    What is kept is the one that is not empty; around it is room for what a context of another
+    layout wants to read.
+    """
+
+    _HEAD, _COUNT = 8, 4  # bytes
+
+    def __init__(self, context: Any, sequence: int, streams: int) -> None:
+        size: int = llama_cpp.llama_state_seq_get_size(context, sequence)
+        before = sequence if streams > 1 else 0
+        self._margin = self._HEAD + self._COUNT * (llama_cpp.llama_max_parallel_sequences() + 1)
+        begin = self._margin - self._COUNT * (before + 1) - self._HEAD
+        self._bytes = bytearray(begin + size + self._margin)
+        llama_cpp.llama_state_seq_get_data(context, self._at(begin), size, sequence)
+        self._head = bytes(self._bytes[begin : begin + self._HEAD])
+        self._length = size - self._HEAD - self._COUNT * streams
+        self._streams = streams if streams == 1 else 0  # the layout it can be read by as it is
+
+    def _at(self, offset: int) -> Any:
+        return (ctypes.c_uint8 * (len(self._bytes) - offset)).from_buffer(self._bytes, offset)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def body(self) -> bytes:
+        """The count of cells, their positions, keys and values."""
+        return bytes(self._bytes[self._margin : self._margin + self._length])
+
+    def put(self, context: Any, sequence: int, streams: int) -> bool:
+        """Give it to an empty sequence; False where there is no room."""
+        begin, end = self._margin - self._COUNT - self._HEAD, self._margin + self._length
+        empty = self._COUNT * (streams - 1)
+        if self._streams != streams:
+            count = streams.to_bytes(self._COUNT, sys.byteorder)
+            self._bytes[begin : self._margin] = self._head + count
+            self._bytes[end : end + empty] = bytes(empty)
+            self._streams = streams
+        size = end + empty - begin
+        return bool(llama_cpp.llama_state_seq_set_data(context, self._at(begin), size, sequence))
 
 
 class Context:
-    """One KV cache, shared by ``sequences`` sequence ids, and the batch that feeds it."""
+    """The KV cache of ``sequences`` sequence ids, and the batch that feeds it. It is a unified one
+    at first; see ``arrange``.
+    """
 
     def __init__(self, model: Model, size: Size, *, sequences: int) -> None:
+        self._model = model
+        self._size = size
+        self._sequences = sequences
+        self.handle: Any = None
+        self.streams = 1
+        self._row = ctypes.c_float * model.vocab_size
+        self._make(1, size.cells)
+        self._batch = Batch(size.batch_tokens)
+
+    def arrange(self, streams: int, cells: int) -> None:
+        """A new and empty cache of so many cells: for all together (``streams`` 1), or for so many
+        sequences (ids from 0 on) an equal part each. Raises EngineLoadError."""
+        llama_cpp.llama_free(self.handle)
+        self._make(streams, cells)
+
+    def _make(self, streams: int, cells: int) -> None:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = size.cells
-        params.n_batch = params.n_ubatch = size.batch_tokens
-        params.type_k, params.type_v = size.type_k, size.type_v
-        params.flash_attn_type = size.flash_attn_type
-        params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = size.threads[-1]
-        params.kv_unified = True
+        params.n_ctx = cells
+        params.n_batch = params.n_ubatch = self._size.batch_tokens
+        params.type_k, params.type_v = self._size.type_k, self._size.type_v
+        params.flash_attn_type = self._size.flash_attn_type
+        params.n_seq_max = self._sequences if streams == 1 else streams
+        params.n_threads = params.n_threads_batch = self._size.threads[-1]
+        params.kv_unified = streams == 1
         params.no_perf = True
-        self.handle: Any = llama_cpp.llama_init_from_model(model.handle, params)
+        self.handle = llama_cpp.llama_init_from_model(self._model.handle, params)
         if not self.handle:
             raise EngineLoadError(
-                f"llama.cpp cannot make a context of {size.cells} tokens, most likely for want of "
+                f"llama.cpp cannot make a context of {cells} tokens, most likely for want of "
                 "memory; the log has its reasons. Lower context_length or sequences_max"
             )
+        self.streams = streams
         self.cells: int = llama_cpp.llama_n_ctx(self.handle)
         self._memory: Any = llama_cpp.llama_get_memory(self.handle)
-        self._row = ctypes.c_float * model.vocab_size
-        self._batch = Batch(size.batch_tokens)
+        self._threads: int = self._size.threads[-1]
+        self._rows: dict[int, NDArray[np.float32]] = {}  # address → logits that lie there
+
+    @property
+    def room(self) -> int:
+        """Cells that one sequence may have at most."""
+        return self.cells // self.streams
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, *, outputs: int) -> int:
         """Put tokens of one sequence into the batch; the last ``outputs`` of them give logits.
@@ -161,14 +235,21 @@ class Context:
 
     def use_threads(self, threads: int) -> None:
         """For the batches from now on."""
-        llama_cpp.llama_set_n_threads(self.handle, threads, threads)
+        if threads != self._threads:
+            llama_cpp.llama_set_n_threads(self.handle, threads, threads)
+            self._threads = threads
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """Logits of a batch index, shape (vocabulary,): a view that the next ``decode`` ends."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
-        # What numpy.ctypeslib makes of a pointer is the same, and takes ten times as long.
-        row: Any = self._row.from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(row, dtype=np.float32)
+        address = _logits_at(self.handle, index)
+        if address is None:
+            raise ValueError(f"batch index {index} has no logits")
+        found = self._rows.get(address)
+        if found is None:
+            # What numpy.ctypeslib makes of a pointer is the same, and takes ten times as long.
+            row: Any = self._row.from_address(address)
+            found = self._rows[address] = np.frombuffer(row, dtype=np.float32)
+        return found
 
     def forget(self, sequence: int) -> None:
         """Free all cells of a sequence."""
@@ -180,19 +261,23 @@ class Context:
             raise ValueError(f"this model's memory cannot go back to position {length}")
 
     def share(self, source: int, target: int, tokens: int) -> None:
-        """Let ``target`` use the first ``tokens`` cells of ``source`` as its own, uncopied."""
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+        """Let ``target``, which is empty, have the first ``tokens`` cells of ``source`` as its own:
+        the same ones, or, where each sequence has a cache, copies.
+        """
+        if self.streams == 1:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+        elif self.restore(target, self.save(source)):
+            self.truncate(target, tokens)
+        else:
+            raise ValueError(f"sequence {target} has no room for what {source} has")
 
     def save(self, sequence: int) -> State:
-        """All cells of a sequence, copied into ordinary memory."""
-        size = llama_cpp.llama_state_seq_get_size(self.handle, sequence)
-        data: State = (ctypes.c_uint8 * size)()
-        llama_cpp.llama_state_seq_get_data(self.handle, data, size, sequence)
-        return data
+        """All cells of a sequence that has any, copied into ordinary memory."""
+        return State(self.handle, sequence, self.streams)
 
-    def restore(self, sequence: int, data: State) -> bool:
+    def restore(self, sequence: int, state: State) -> bool:
         """Give an empty sequence the cells that were saved; False where there is no room."""
-        return bool(llama_cpp.llama_state_seq_set_data(self.handle, data, len(data), sequence))
+        return state.put(self.handle, sequence, self.streams)
 
     def length(self, sequence: int) -> int:
         """Positions of a sequence that have cells, as llama.cpp has it."""
@@ -231,6 +316,11 @@ class Batch:
     def add(self, tokens: Sequence[int], position: int, sequence: int, outputs: int) -> int:
         """See ``Context.add``."""
         begin, end = self._count, self._count + len(tokens)
+        if end == begin + 1 <= self._room:  # as for every answer in every step
+            self._token[begin], self._position[begin] = tokens[0], position
+            self._sequence[begin], self._output[begin] = sequence, outputs
+            self._count = end
+            return begin
         assert end <= self._room
         self._token[begin:end] = tokens
         self._position[begin:end] = np.arange(position, position + len(tokens))

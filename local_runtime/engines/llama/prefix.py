@@ -1,10 +1,10 @@
 """Prompts that start alike share their cells: with what runs, and with what ran before.
 
 A prompt that starts like one that runs, or is being read right now, takes over the cells of that
-one (``llama_memory_seq_cp``, which copies nothing in a unified cache) and reads only the rest. When
-an answer ends, its cells are copied into ordinary memory, and back when a prompt starts like it;
-the least recently used goes first. They do not stay in the cache itself, since each step looks at
-all of its cells: 4,000 more made steps of one stream a tenth longer, and of 16 as well, while
+one (uncopied in a unified cache, copied where each sequence has its own) and reads only the rest.
+When an answer ends, its cells are copied into ordinary memory, and back when a prompt starts like
+it; the least recently used goes first. They do not stay in the cache itself, since each step looks
+at all of its cells: 4,000 more made steps of one stream a tenth longer, and of 16 as well, while
 copying 1,000 of a small model took 4 ms, and reading them anew seconds. What is shared stays within
 one ``scope`` and one adapter.
 """
@@ -66,7 +66,6 @@ class Prefixes:
         """``bytes_max`` bounds what is kept."""
         self._context = context
         self._cells = cells
-        self._cells_max = context.cells
         self._bytes_max = bytes_max
         self._whole_only = whole_only
         self.kept: list[Kept] = []  # least recently used first
@@ -107,7 +106,8 @@ class Prefixes:
             ready = work.views.whole(min(count, first.computed))
             if ready > best.tokens:
                 best = Found(ready, first.slot, first.path)
-            if count > leader_tokens:
+            # Whoever waits for somebody leads nobody: in the end they would wait for each other.
+            if count > leader_tokens and first.follows is None:
                 leader, leader_tokens = first, count
         if leader is None:
             return best
@@ -131,7 +131,8 @@ class Prefixes:
     def _take_back(self, sequence: Sequence, slot: int, kept: Kept, tokens: int) -> None:
         """The first ``tokens`` of what was kept, if there is room for all of it for a moment."""
         whole = len(kept.tokens)
-        if whole > self._cells_max - self._cells.used or not self._context.restore(slot, kept.data):
+        room = min(self._context.room, self._context.cells - self._cells.used)
+        if whole > room or not self._context.restore(slot, kept.data):
             self._context.forget(slot)
             return
         sequence.path = self._cells.extend(None, whole)

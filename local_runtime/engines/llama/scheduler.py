@@ -10,14 +10,18 @@ had written. The oldest request always fits, so there is always progress.
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from local_runtime.engines.cost import Forecast
 from local_runtime.engines.llama.slots import Sequence, Work, cells_needed
 
 # How long a step may take because of prompts: while others generate, and while nobody does.
-CHUNK_NS_BESIDE_OUTPUT = 120_000_000
+CHUNK_NS_BESIDE_OUTPUT = 150_000_000
 CHUNK_NS_ALONE = 500_000_000
 CHUNK_TOKENS_MIN = 16
+# From 64 tokens of one sequence on llama.cpp computes attention in tiles (``GGML_FA_TILE_Q``), and
+# a token takes a quarter less time. So many are read if that takes twice as long at most.
+CHUNK_TOKENS_TILED = 72
 # Whoever runs alone with a seed has its prompt read in the same portions every time.
 CHUNK_TOKENS_SEEDED = 256
 # Cells left free per answer when work joins other work, so that it is not evicted soon.
@@ -32,8 +36,7 @@ class Limits:
     batch_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """The next ``tokens`` of one sequence; ``samples``: a new one follows. Where it ``generates``
     they are the last sampled one and its ``drafted`` ones, otherwise a part of its prompt.
     """
@@ -55,6 +58,20 @@ class Plan:
     @property
     def tokens(self) -> int:
         return sum(row.tokens for row in self.rows)
+
+    def sums(self) -> tuple[dict[Work, int], int, int, bool]:
+        """Tokens of each work; those of prompts, those of answers; whether any are drafted."""
+        tokens: dict[Work, int] = {}
+        read = generated = 0
+        drafted = False
+        for work, _, count, _, generates in self.rows:
+            tokens[work] = tokens.get(work, 0) + count
+            if generates:
+                generated += count
+                drafted = drafted or count > 1
+            else:
+                read += count
+        return tokens, read, generated, drafted
 
 
 def in_turn(waiting: SequenceOf[Work], running: SequenceOf[Work] = ()) -> list[Work]:
@@ -112,24 +129,51 @@ def plan(running: SequenceOf[Work], limits: Limits, forecast: Forecast, adapter:
     """
     step = Plan()
     staying: list[Work] = []
+    others_generate = False
+    reading = 0
     for work in running:
-        (staying if _affordable(work, forecast) else step.exhausted).append(work)
-    others_generate = any(
-        each.generates for work in staying if work.adapter != adapter for each in work.live
-    )
-    staying = [work for work in staying if work.adapter == adapter]
-    for work in staying:
-        step.rows += [
-            Row(work, each, 1 + len(each.drafted), samples=True, generates=True)
-            for each in work.live
-            if each.generates
-        ]
-    room = _prompt_room(limits, forecast, step.tokens, alone=not others_generate)
+        if work.compute_ns_max is not None and not _affordable(work, forecast):
+            step.exhausted.append(work)
+        elif work.adapter != adapter:
+            others_generate = others_generate or any(each.generates for each in work.live)
+        else:
+            staying.append(work)
+            for each in work.sequences:
+                if each.ended:
+                    continue
+                if each.generates:
+                    step.rows.append(Row(work, each, 1 + len(each.drafted), True, True))
+                elif each.follows is None:
+                    reading += 1
+    if not reading:
+        return step
+    alone = not others_generate and not step.rows
+    room = _prompt_room(limits, forecast, step.tokens, reading, alone=alone)
     if len(running) == 1 and running[0].seeded:
         room = min(CHUNK_TOKENS_SEEDED, limits.batch_tokens)
     for work in in_turn(staying):
         room -= _read_prompt(work, step, room, forecast)
     return step
+
+
+def kind_of_step(running: SequenceOf[Work], adapter: str) -> int | str | None:
+    """Which steps the next one compares with: as many answers generating, or only a "prompt" read.
+    None: it does both, or checks what was drafted, and compares with no other.
+    """
+    generating, reading = 0, False
+    for work in running:
+        if work.adapter != adapter:
+            continue
+        for each in work.sequences:
+            if each.ended or each.follows is not None:
+                continue
+            if each.drafted:
+                return None
+            if each.generates:
+                generating += 1
+            else:
+                reading = True
+    return None if generating and reading else generating or "prompt"
 
 
 def _affordable(work: Work, forecast: Forecast) -> bool:
@@ -141,12 +185,19 @@ def _affordable(work: Work, forecast: Forecast) -> bool:
     return left_ns >= (tokens * forecast.output_token_ns or forecast.prompt_token_ns)
 
 
-def _prompt_room(limits: Limits, forecast: Forecast, generating: int, *, alone: bool) -> int:
-    """Tokens of prompts that this step may read. ``alone``: nobody waits for its next token, but
-    those that are in this step."""
-    duration_ns = CHUNK_NS_ALONE if alone and not generating else CHUNK_NS_BESIDE_OUTPUT
-    chunk = max(CHUNK_TOKENS_MIN, forecast.prompt_tokens_within(duration_ns))
-    return min(chunk, limits.batch_tokens - generating)
+def _prompt_room(
+    limits: Limits, forecast: Forecast, generating: int, reading: int, *, alone: bool
+) -> int:
+    """Tokens of prompts that this step may read. ``alone``: nobody waits for a next token. Where
+    more wait for their first one, it is these that are kept waiting by short portions."""
+    duration_ns = CHUNK_NS_ALONE
+    if not alone:
+        waiting = max(1.0, reading / max(1, generating))
+        duration_ns = min(CHUNK_NS_ALONE, int(CHUNK_NS_BESIDE_OUTPUT * waiting))
+    chunk = forecast.prompt_tokens_within(duration_ns)
+    if chunk < CHUNK_TOKENS_TILED:
+        chunk = min(CHUNK_TOKENS_TILED, forecast.prompt_tokens_within(2 * duration_ns))
+    return min(max(CHUNK_TOKENS_MIN, chunk), limits.batch_tokens - generating)
 
 
 def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
@@ -158,7 +209,8 @@ def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
             continue
         if sequence.follows is not None or (at and not sequence.computed):
             break  # it starts from the cells of another one, once that has read the prompt
-        count = work.views.text_from(sequence.computed, min(sequence.pending, room - taken))
+        portion = _portion(sequence.pending, room - taken)
+        count = work.views.text_from(sequence.computed, portion)
         if left_ns is not None:
             count = min(count, left_ns // forecast.prompt_token_ns)
             left_ns -= count * forecast.prompt_token_ns
@@ -167,3 +219,10 @@ def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
         step.rows.append(Row(work, sequence, count, samples=count == sequence.pending))
         taken += count
     return taken
+
+
+def _portion(pending: int, room: int) -> int:
+    """What to read of so many tokens, so that the last portion is as large as the others."""
+    if pending <= room or room <= 0:
+        return min(pending, room)
+    return -(-pending // -(-pending // room))

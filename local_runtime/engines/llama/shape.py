@@ -63,6 +63,16 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_bytes + self.output_bytes + sum(x.weight_bytes for x in self.layers)
 
     @property
+    def attending_heads(self) -> int:
+        """Heads of all layers that keep cells."""
+        return self.head_count * sum(layer.key_width > 0 for layer in self.layers)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether what a sequence has is one plain list of cells, which any cache can take back."""
+        return not self.windowed and not any(layer.state_bytes for layer in self.layers)
+
+    @property
     def everything(self) -> int:
         """What ``gpu_layers`` is when nothing but the input embedding stays on the host."""
         return len(self.layers) + 1

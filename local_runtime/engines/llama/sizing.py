@@ -24,10 +24,11 @@ from local_runtime.store.gguf import GgufHeader
 CONTEXT_DEFAULT_MAX = 32_768
 CONTEXT_WANTED = 8192
 CONTEXT_MIN = 2048
-CACHE_BYTES_DEFAULT = 256 * 1024 * 1024
+CACHE_BYTES_DEFAULT = 384 * 1024 * 1024
 BATCH_TOKENS = 512
-# Ordinary memory for what calls that have ended leave for prompts that start alike.
-KEPT_BYTES = 128 * 1024 * 1024
+# Ordinary memory for what calls that have ended leave for prompts that start alike, and for what
+# is in the cache while its layout changes.
+KEPT_BYTES = 192 * 1024 * 1024
 FLASH_AUTO, FLASH_OFF, FLASH_ON = -1, 0, 1  # llama.h, enum llama_flash_attn_type
 _CELL_ALIGNMENT = 256
 _CELLS_MAX = 1 << 24
@@ -44,7 +45,10 @@ class Free(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """``cells`` is what the cache holds for all sequences together."""
+    """``cells`` is what the cache holds for all sequences together, ``cell_bytes`` each.
+
+    ``heads`` of all layers look at each cell; 0 where the cache cannot be divided.
+    """
 
     context_length: int
     cells: int
@@ -54,6 +58,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     type_v: int = CACHE_TYPES["f16"].number
     flash_attn_type: int = FLASH_AUTO
     gpu_layers: int = 0
+    cell_bytes: int = 0
+    heads: int = 0
 
 
 UNKNOWN = Free()
@@ -79,6 +85,8 @@ def size_of(header: GgufHeader, spec: EngineSpec, free: Free = UNKNOWN) -> Size:
         type_v=kind.number,
         flash_attn_type=flash_attn_type,
         gpu_layers=gpu_layers,
+        cell_bytes=planner.cell_bytes,
+        heads=shape.attending_heads if shape.divisible else 0,
     )
 
 
@@ -147,7 +155,7 @@ class _Planner:
         if self._explicit is not None and header.context_length is not None:
             self._check_trained(self._explicit, header.context_length)
         self.batch_tokens = max(spec.batch_tokens or BATCH_TOKENS, spec.sequences_max)
-        self._cell = cell_bytes(shape.layers, kind, kind, flash=flash)
+        self.cell_bytes = cell_bytes(shape.layers, kind, kind, flash=flash)
         self._states = sum(layer.state_bytes for layer in shape.layers) * spec.sequences_max
 
     @staticmethod
@@ -195,7 +203,7 @@ class _Planner:
             growth = self.batch_tokens * attention * 21 // 20
             left = free.device_bytes - self._on_device(gpu_layers, 0) - self._states
             cells = min(cells, left // (device_cell + growth))
-        if host_cell := self._cell - device_cell:
+        if host_cell := self.cell_bytes - device_cell:
             cells = min(cells, self._host_cache_bytes(gpu_layers, free) // host_cell)
         return max(0, cells - cells % _CELL_ALIGNMENT)
 
@@ -223,7 +231,7 @@ class _Planner:
         cells = max(context_length, min(affordable, context_length * self._spec.sequences_max))
         cells = _aligned(cells)
         # Weights are mapped from the file and can be dropped and read again; these cannot.
-        held = (self._cell - self._device_cell(gpu_layers)) * cells + self._states
+        held = (self.cell_bytes - self._device_cell(gpu_layers)) * cells + self._states
         if free.host_bytes is not None and held > free.host_bytes:
             raise EngineLoadError(
                 f"a context of {context_length} tokens takes {_mib(held)} of memory, and "

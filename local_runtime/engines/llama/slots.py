@@ -5,6 +5,7 @@ Plain data that the scheduler reads and the engine's loop writes; nothing here k
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,8 @@ class Sequence:
     @property
     def generates(self) -> bool:
         """Whether its prompt has been read, so that each step gives one token."""
-        return self.computed > 0 and self.pending == 1 and self.follows is None
+        computed = self.computed
+        return computed > 0 and len(self.tokens) - computed == 1 and self.follows is None
 
 
 @dataclass(slots=True, eq=False)
@@ -129,13 +131,15 @@ def cells_needed(works: Iterable[Work]) -> int:
 
 @dataclass(slots=True)
 class Slots:
-    """llama.cpp's sequence ids: which of the ``count`` are free."""
+    """llama.cpp's sequence ids: which of the ``count`` are free. ``changes`` counts what came and
+    went."""
 
     count: int
+    changes: int = 0
     _free: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._free = list(range(self.count - 1, -1, -1))
+        self._free = list(range(self.count))
 
     @property
     def free(self) -> int:
@@ -147,14 +151,22 @@ class Slots:
         """Sequences that have a place."""
         return self.count - len(self._free)
 
+    @property
+    def end(self) -> int:
+        """The first place behind all that are taken."""
+        free = set(self._free)
+        return next((slot + 1 for slot in range(self.count - 1, -1, -1) if slot not in free), 0)
+
     def take(self, sequence: Sequence) -> int:
-        """Give the sequence a place; there must be a free one."""
+        """Give the sequence the first free place; there must be one."""
         assert sequence.slot is None
-        sequence.slot = self._free.pop()
+        self.changes += 1
+        sequence.slot = heappop(self._free)
         return sequence.slot
 
     def release(self, sequence: Sequence) -> None:
         """Take its place back; nothing may have cells under its id any more."""
         slot, sequence.slot = sequence.slot, None
         assert slot is not None and slot not in self._free
-        self._free.append(slot)
+        self.changes += 1
+        heappush(self._free, slot)

@@ -117,6 +117,24 @@ def test_followers_survive_their_leader(engine: LlamaEngine, after_steps: int) -
     assert usage(mine).output_tokens == 6
 
 
+def test_followers_without_a_leader_do_not_wait_for_each_other(engine: LlamaEngine) -> None:
+    asked = [
+        request(text) for text in ("Where?", "What do roses like?", "Why?", "Who waters them?")
+    ]
+    for each in asked:
+        engine.submit(each)
+    events = engine.step()
+    assert sum(work.live[0].follows is not None for work in engine._running) == 3
+    engine.cancel(asked[0].request_id)
+    for _ in range(200):
+        events += engine.step()
+        if not engine.has_work:
+            break
+    assert not engine.has_work
+    for each in asked[1:]:
+        assert usage([e for e in events if e.request_id == each.request_id]).output_tokens == 6
+
+
 def test_followers_give_signs_of_life(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local_runtime.engines.llama.engine.SIGN_OF_LIFE_NS", 0)
     leader, follower = request("Where?"), request("What do roses like?")

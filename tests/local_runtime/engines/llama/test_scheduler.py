@@ -11,6 +11,7 @@ from local_runtime.engines.llama.scheduler import (
     Plan,
     Row,
     in_turn,
+    kind_of_step,
     next_to_enter,
     plan,
     to_evict,
@@ -106,14 +107,38 @@ def test_a_prompt_is_read_whole_where_there_is_room() -> None:
 def test_a_long_prompt_is_read_in_chunks_beside_the_others_tokens() -> None:
     reading = work(1, prompt=500, computed=100)
     step = plan([generating(0), reading], LIMITS, FAST)
-    assert rows(step) == [(0, 0, 1, True), (1, 0, 63, False)]
+    # 400 tokens are left, and 63 are room for: seven chunks, all of one size.
+    assert rows(step) == [(0, 0, 1, True), (1, 0, 58, False)]
+
+
+def beside(token_ms: int, *, generate: int = 1, read: int = 1) -> int:
+    """Tokens of prompts in a step, on a machine on which one takes so long."""
+    forecast = Forecast(prompt_token_ns=token_ms * 1_000_000, output_token_ns=10_000_000)
+    works = [generating(number) for number in range(generate)]
+    works += [work(20 + number, prompt=64_000) for number in range(read)]
+    step = plan(works, Limits(cells=10**6, batch_tokens=4096), forecast)
+    return sum(row.tokens for row in step.rows if not row.generates)
 
 
 def test_chunks_are_short_on_a_slow_machine() -> None:
-    slow = Forecast(prompt_token_ns=5_000_000, output_token_ns=10_000_000)
-    reading = work(1, prompt=500, computed=100)
-    assert rows(plan([generating(0), reading], LIMITS, slow))[1][2] == 24
-    assert rows(plan([reading], LIMITS, slow))[0][2] == 64
+    assert beside(20) == 16
+    assert beside(10) == 30
+    assert beside(1) == 150
+    assert beside(20, generate=0) == 50
+    assert beside(1, generate=0) == 500
+
+
+def test_a_chunk_is_as_long_as_attention_wants_it_where_that_is_not_too_long() -> None:
+    assert beside(3) == 72
+    assert beside(4) == 72
+    assert beside(6) == 50
+
+
+def test_the_more_wait_for_their_first_token_the_longer_the_chunks() -> None:
+    assert beside(1, generate=2, read=2) == 150
+    assert beside(1, generate=2, read=4) == 300
+    assert beside(1, generate=2, read=12) == 500
+    assert beside(1, generate=12, read=2) == 150
 
 
 def test_no_slot_no_entry_and_nobody_overtakes() -> None:
@@ -164,6 +189,21 @@ def test_who_follows_waits_for_its_leader() -> None:
     follower.sequences[0].follow_tokens = 200
     assert [row[0] for row in rows(plan([leader, follower], LIMITS, FAST))] == [0]
     assert cells_needed([leader, follower]) == 210
+
+
+def test_steps_compare_with_others_of_their_kind() -> None:
+    reading, answers = work(0, 200, computed=30), generating(1, answers=3)
+    other = generating(2)
+    other.adapter = "other"
+    assert kind_of_step([reading], "") == "prompt"
+    assert kind_of_step([answers, other], "") == 3
+    assert kind_of_step([answers, other], "other") == 1
+    assert kind_of_step([reading, answers], "") is None
+    answers.sequences[0].drafted = [1]
+    assert kind_of_step([answers], "") is None
+    follower = work(3, 200)
+    follower.sequences[0].follows = reading.sequences[0]
+    assert kind_of_step([generating(4), follower], "") == 1
 
 
 def test_answers_of_one_request_share_the_cells_of_its_prompt() -> None:
