@@ -191,6 +191,15 @@ def test_nobody_sits_behind_an_empty_place(engine: LlamaEngine) -> None:
         engine.step()
 
 
+@pytest.mark.parametrize("text", ["Why?", "Why? " * 60])
+def test_a_seed_says_the_same_in_either_layout(engine: LlamaEngine, text: str) -> None:
+    said = set()
+    for streams in (1, 4, 2, 1):
+        arrange(engine, streams)
+        said.add(text_of(one(engine, text, seed=5, temperature=1.1, max_tokens=20)))
+    assert len(said) == 1
+
+
 def test_many_at_once_divide_the_cache_of_themselves(engine: LlamaEngine) -> None:
     engine._seating.layout._scan_ns = 1e9
     engine._seating.layout._rest_until_ns = 0
