@@ -232,7 +232,7 @@ class LlamaEngine:
             self._waiting, self._running, self._slots.free, self._limits, shared
         ):
             if self._seating.make_way(work, self._running):
-                shared(work)
+                shared(work)  # what was found is elsewhere, too
             self._seat(work, found)
             if not work.announced:
                 work.announced = True

@@ -47,8 +47,7 @@ class Seating:
         everybody = [*running, work]
         if self.layout.streams == 1 or self._holds(everybody):
             return False
-        streams = self.layout.best(_needs(everybody)) if _movable(everybody) else 1
-        self._arrange(streams, running)
+        self._arrange(self._best(everybody), running)
         return True
 
     def settle(self, running: SequenceOf[Work]) -> None:
@@ -62,17 +61,18 @@ class Seating:
                     self._arrange(better, running)
         elif changed or self._steps_left <= 0:
             if not self._holds(running):
-                streams = self.layout.best(_needs(running)) if _movable(running) else 1
-                self._arrange(streams, running)
+                self._arrange(self._best(running), running)
             elif self._slots.running != self._slots.end:
                 self._close_ranks(running)
             self._steps_left = self.layout.slack(_needs(running)) // (DRAFT_TOKENS_MAX + 1)
         self._steps_left -= 1
         self._seen = self._slots.changes
 
-    def _holds(self, works: Iterable[Work]) -> bool:
-        works = list(works)
+    def _holds(self, works: SequenceOf[Work]) -> bool:
         return _movable(works) and self.layout.holds(_needs(works))
+
+    def _best(self, works: SequenceOf[Work]) -> int:
+        return self.layout.best(_needs(works)) if _movable(works) else 1
 
     def _arrange(self, streams: int, running: SequenceOf[Work]) -> None:
         """Make the cache anew, and put everybody into it. What does not get in is read again."""
