@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 _REMEMBERED_STEPS = 8
 _MARGIN_PERCENT = 150
+# Tokens of a prompt that are read at a time for what each costs to say what more of them would.
+PORTION_TOKENS = 64
 
 
 def share(total_ns: int, weights: Sequence[int]) -> list[int]:
@@ -32,6 +34,7 @@ class Forecast:
 
     def __init__(self, prompt_token_ns: int, output_token_ns: int) -> None:
         self._prompt: deque[int] = deque([max(1, prompt_token_ns)], maxlen=_REMEMBERED_STEPS)
+        self._portions: deque[int] = deque(maxlen=_REMEMBERED_STEPS)
         self._output: deque[int] = deque([max(1, output_token_ns)], maxlen=_REMEMBERED_STEPS)
 
     def observe(self, wall_ns: int, prompt_tokens: int, output_tokens: int) -> None:
@@ -39,6 +42,8 @@ class Forecast:
         per_token_ns = max(1, wall_ns // (prompt_tokens + output_tokens))
         if prompt_tokens > output_tokens:
             self._prompt.append(per_token_ns)
+            if prompt_tokens >= PORTION_TOKENS:
+                self._portions.append(per_token_ns)
         elif not prompt_tokens:
             # A batch of one is the dearest per token, and the batch may shrink to one any time.
             self._output.append(wall_ns)
@@ -54,6 +59,10 @@ class Forecast:
         return max(self._output) * _MARGIN_PERCENT // 100
 
     def prompt_tokens_within(self, duration_ns: int) -> int:
-        """How many tokens of a prompt are likely read in ``duration_ns``; the plain median."""
-        typical_ns = sorted(self._prompt)[len(self._prompt) // 2]
-        return duration_ns // typical_ns
+        """How many tokens of a prompt are likely read in ``duration_ns``, if they are many.
+
+        The plain median. A few at a time cost so much more each that, were they counted, one small
+        portion would be the reason for the next.
+        """
+        known = sorted(self._portions or self._prompt)
+        return duration_ns // known[len(known) // 2]

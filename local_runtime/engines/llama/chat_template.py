@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
@@ -19,6 +20,7 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from local_runtime.engines.contract import EngineLoadError, RequestRefused
+from local_runtime.store.gguf import GgufError, GgufHeader, read_header
 
 RENDER_SECONDS_MAX = 2.0
 TEMPLATE_CHARACTERS_MAX = 256 * 1024
@@ -29,6 +31,17 @@ NUMBER_MAX = 1_000_000
 _RESERVED = frozenset(
     {"messages", "tools", "documents", "bos_token", "eos_token", "add_generation_prompt"}
 )
+
+
+def header_and_template(path: str) -> tuple[GgufHeader, str]:
+    """A file's header and the template in it. Raises EngineLoadError."""
+    try:
+        header = read_header(Path(path))
+    except (GgufError, OSError) as error:
+        raise EngineLoadError(str(error)) from error
+    if header.chat_template is None:
+        raise EngineLoadError("the model has no chat template, so it cannot hold conversations")
+    return header, header.chat_template
 
 
 class TemplateLimit(Exception):

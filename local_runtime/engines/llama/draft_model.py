@@ -28,7 +28,12 @@ class DraftModel:
 
     def __init__(self, path: str, target: native.Model, size: Size, sequences_max: int) -> None:
         """``size`` is that of the large model's context. Raises EngineLoadError."""
-        self._model = native.Model(path, lambda _: None, gpu_layers=size.gpu_layers and 10_000)
+        self._model = native.Model(
+            path,
+            lambda _: None,
+            gpu_layers=size.gpu_layers and 10_000,
+            copied=size.copied,  # it is smaller than the large model
+        )
         try:
             if not self._model.goes_back:
                 raise EngineLoadError("draft: this model's memory cannot go back")

@@ -6,13 +6,11 @@ not be computed, ``batch`` runs it, ``voice`` which token and what text, ``cost`
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from local_runtime.engines.contract import (
     Admitted,
     EngineEvent,
     EngineInfo,
-    EngineLoadError,
     EngineRequest,
     EngineSpec,
     Failed,
@@ -28,7 +26,7 @@ from local_runtime.engines.llama.adapters import Adapters
 from local_runtime.engines.llama.batch import Spoken, Steps
 from local_runtime.engines.llama.calibration import calibrate
 from local_runtime.engines.llama.cells import Cells
-from local_runtime.engines.llama.chat_template import ChatTemplate
+from local_runtime.engines.llama.chat_template import ChatTemplate, header_and_template
 from local_runtime.engines.llama.draft_model import DraftModel
 from local_runtime.engines.llama.intake import Intake
 from local_runtime.engines.llama.libraries import PROCESSOR_LIBRARY
@@ -41,7 +39,6 @@ from local_runtime.engines.llama.speculation import Speculation
 from local_runtime.engines.llama.threads import ThreadTuner
 from local_runtime.engines.llama.turns import Turns
 from local_runtime.engines.llama.voice import Voice
-from local_runtime.store.gguf import GgufError, read_header
 from plugins.contract import FailureKind, Usage
 
 SIGN_OF_LIFE_NS = 2_000_000_000
@@ -56,20 +53,18 @@ class LlamaEngine:
     def load(self, spec: EngineSpec, progress: Callable[[float], None]) -> EngineInfo:
         """Check the header, load the weights, make the context, and measure what steps cost."""
         started_ns = time.monotonic_ns()
-        try:
-            header = read_header(Path(spec.path))
-        except (GgufError, OSError) as error:
-            raise EngineLoadError(str(error)) from error
-        if header.chat_template is None:
-            raise EngineLoadError("the model has no chat template, so it cannot hold conversations")
+        header, source = header_and_template(spec.path)
         native.start_backend(spec.options.get(PROCESSOR_LIBRARY, ""))
         taken_before = devices.taken_now()
         size = sizing.size_of(header, spec, devices.free_now())
         self._model = native.Model(
-            spec.path, lambda fraction: progress(0.9 * fraction), gpu_layers=size.gpu_layers
+            spec.path,
+            lambda fraction: progress(0.9 * fraction),
+            gpu_layers=size.gpu_layers,
+            copied=size.copied,
         )
         template = ChatTemplate(
-            header.chat_template, bos_token=self._model.bos_text, eos_token=self._model.eos_text
+            source, bos_token=self._model.bos_text, eos_token=self._model.eos_text
         )
         self._slots = Slots(spec.sequences_max)
         self._context = native.Context(self._model, size, sequences=self._slots.count)

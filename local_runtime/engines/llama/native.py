@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_runtime.engines.contract import EngineLoadError
+from local_runtime.engines.llama import hugepages
 from local_runtime.engines.llama.backends import load_backends
 from local_runtime.engines.llama.sizing import Size
 
@@ -48,12 +49,25 @@ class Model:
     """Weights and vocabulary."""
 
     def __init__(
-        self, path: str, progress: Callable[[float], None], *, gpu_layers: int = 0
+        self,
+        path: str,
+        progress: Callable[[float], None],
+        *,
+        gpu_layers: int = 0,
+        copied: bool = False,
     ) -> None:
-        """Load a file; ``progress`` gets fractions. Raises EngineLoadError."""
+        """Load a file; ``progress`` gets fractions. Raises EngineLoadError.
+
+        ``copied``: there is memory enough for weights that are not mapped from the file.
+        """
         params = llama_cpp.llama_model_default_params()
+        on_huge_pages = copied and hugepages.offered()
+        if on_huge_pages:
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
 
         def report(fraction: float, _user_data: Any) -> bool:
+            if on_huge_pages and not fraction:  # memory is taken, and nothing read into it yet
+                hugepages.ask()
             progress(fraction)
             return True
 

@@ -19,8 +19,9 @@ from local_runtime.engines.llama.slots import Sequence, Work, cells_needed
 CHUNK_NS_BESIDE_OUTPUT = 150_000_000
 CHUNK_NS_ALONE = 500_000_000
 CHUNK_TOKENS_MIN = 16
-# From 64 tokens of one sequence on llama.cpp computes attention in tiles (``GGML_FA_TILE_Q``), and
-# a token takes a quarter less time. So many are read if that takes twice as long at most.
+# From 64 tokens on llama.cpp computes attention in tiles (``GGML_FA_TILE_Q``). Behind a thousand
+# others 34 tokens took as long as 98, so no portion is smaller where a larger one can be had.
+TILE_TOKENS = 64
 CHUNK_TOKENS_TILED = 72
 # Whoever runs alone with a seed has its prompt read in the same portions every time.
 CHUNK_TOKENS_SEEDED = 256
@@ -152,7 +153,7 @@ def plan(running: SequenceOf[Work], limits: Limits, forecast: Forecast, adapter:
     if len(running) == 1 and running[0].seeded:
         room = min(CHUNK_TOKENS_SEEDED, limits.batch_tokens)
     for work in in_turn(staying):
-        room -= _read_prompt(work, step, room, forecast)
+        room -= _read_prompt(work, step, room, limits.batch_tokens - step.tokens, forecast)
     return step
 
 
@@ -196,12 +197,15 @@ def _prompt_room(
         duration_ns = min(CHUNK_NS_ALONE, int(CHUNK_NS_BESIDE_OUTPUT * waiting))
     chunk = forecast.prompt_tokens_within(duration_ns)
     if chunk < CHUNK_TOKENS_TILED:
-        chunk = min(CHUNK_TOKENS_TILED, forecast.prompt_tokens_within(2 * duration_ns))
+        tiled = forecast.prompt_tokens_within(CHUNK_NS_ALONE) >= CHUNK_TOKENS_TILED
+        chunk = CHUNK_TOKENS_TILED if tiled else forecast.prompt_tokens_within(2 * duration_ns)
     return min(max(CHUNK_TOKENS_MIN, chunk), limits.batch_tokens - generating)
 
 
-def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
-    """Add rows for what of this work's prompts fits into ``room``; returns the tokens taken."""
+def _read_prompt(work: Work, step: Plan, room: int, most: int, forecast: Forecast) -> int:
+    """Add rows for what of this work's prompts fits into ``room``, more than that where the rest
+    would be a small portion, ``most`` at most; returns the tokens taken.
+    """
     left_ns = work.compute_left_ns()
     taken = 0
     for at, sequence in enumerate(work.live):
@@ -209,7 +213,7 @@ def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
             continue
         if sequence.follows is not None or (at and not sequence.computed):
             break  # it starts from the cells of another one, once that has read the prompt
-        portion = _portion(sequence.pending, room - taken)
+        portion = min(_portion(sequence.pending, room - taken), most - taken)
         count = work.views.text_from(sequence.computed, portion)
         if left_ns is not None:
             count = min(count, left_ns // forecast.prompt_token_ns)
@@ -222,7 +226,10 @@ def _read_prompt(work: Work, step: Plan, room: int, forecast: Forecast) -> int:
 
 
 def _portion(pending: int, room: int) -> int:
-    """What to read of so many tokens, so that the last portion is as large as the others."""
-    if pending <= room or room <= 0:
-        return min(pending, room)
-    return -(-pending // -(-pending // room))
+    """What to read of so many tokens: portions of one size, each at least a tile if the first is,
+    for which they may be larger than ``room`` by less than a tile.
+    """
+    if pending <= room or room < TILE_TOKENS:
+        return max(0, min(pending, room))
+    portions = min(-(-pending // room), pending // TILE_TOKENS)
+    return -(-pending // portions)

@@ -60,6 +60,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     gpu_layers: int = 0
     cell_bytes: int = 0
     heads: int = 0
+    copied: bool = False  # weights in memory of their own, not mapped from the file
 
 
 UNKNOWN = Free()
@@ -87,7 +88,15 @@ def size_of(header: GgufHeader, spec: EngineSpec, free: Free = UNKNOWN) -> Size:
         gpu_layers=gpu_layers,
         cell_bytes=planner.cell_bytes,
         heads=shape.attending_heads if shape.divisible else 0,
+        copied=not gpu_layers and _fits_twice(header, free),
     )
+
+
+def _fits_twice(header: GgufHeader, free: Free) -> bool:
+    """Whether the weights can be copied without driving the file out of the system's cache, from
+    where it is loaded at once the next time.
+    """
+    return free.host_bytes is not None and 2 * header.file_bytes <= free.host_bytes
 
 
 def context_length_of(header: GgufHeader, spec: EngineSpec, free: Free) -> int:

@@ -42,3 +42,12 @@ def test_prompt_and_output_are_told_apart() -> None:
         forecast.observe(200_000, prompt_tokens=90, output_tokens=10)
     assert forecast.prompt_token_ns == 3_000
     assert forecast.output_token_ns == 13_500
+
+
+def test_small_portions_are_no_reason_for_small_portions() -> None:
+    forecast = Forecast(1_000, 9_000)
+    forecast.observe(64_000, prompt_tokens=64, output_tokens=0)
+    for _ in range(8):
+        forecast.observe(80_000, prompt_tokens=10, output_tokens=0)
+    assert forecast.prompt_tokens_within(100_000) == 100
+    assert forecast.prompt_token_ns == 12_000  # who pays for ten pays for them at that price

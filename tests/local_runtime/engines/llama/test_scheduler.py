@@ -3,6 +3,8 @@
 import random
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from local_runtime.engines.cost import Forecast
 from local_runtime.engines.llama.cells import Cells, length_of
@@ -107,8 +109,23 @@ def test_a_prompt_is_read_whole_where_there_is_room() -> None:
 def test_a_long_prompt_is_read_in_chunks_beside_the_others_tokens() -> None:
     reading = work(1, prompt=500, computed=100)
     step = plan([generating(0), reading], LIMITS, FAST)
-    # 400 tokens are left, and 63 are room for: seven chunks, all of one size.
-    assert rows(step) == [(0, 0, 1, True), (1, 0, 58, False)]
+    # 400 tokens are left, and a batch has room for 63.
+    assert rows(step) == [(0, 0, 1, True), (1, 0, 63, False)]
+
+
+@given(st.integers(1, 3_000), st.integers(16, 400))
+def test_portions_of_a_prompt_are_alike_and_none_is_small(prompt: int, token_us: int) -> None:
+    forecast = Forecast(prompt_token_ns=token_us * 10_000, output_token_ns=10_000_000)
+    limits = Limits(cells=10**6, batch_tokens=512)
+    room = max(72, 15_000 // token_us)
+    read: list[int] = []
+    while sum(read) < prompt:
+        reading = work(1, prompt=prompt, computed=sum(read))
+        read.append(plan([generating(0), reading], limits, forecast).rows[1].tokens)
+    assert sum(read) == prompt
+    assert max(read) <= min(511, max(room, 127))
+    assert min(read) >= min(prompt, 64)
+    assert max(read) - min(read) <= len(read)
 
 
 def beside(token_ms: int, *, generate: int = 1, read: int = 1) -> int:
@@ -131,7 +148,8 @@ def test_chunks_are_short_on_a_slow_machine() -> None:
 def test_a_chunk_is_as_long_as_attention_wants_it_where_that_is_not_too_long() -> None:
     assert beside(3) == 72
     assert beside(4) == 72
-    assert beside(6) == 50
+    assert beside(6) == 72
+    assert beside(7) == 42
 
 
 def test_the_more_wait_for_their_first_token_the_longer_the_chunks() -> None:
