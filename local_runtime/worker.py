@@ -80,7 +80,8 @@ def main() -> int:
 def _take_over_pipes() -> tuple[int, int]:
     """Our own copies of standard input and output; the originals become harmless."""
     frames_in, frames_out = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    nothing, end = os.pipe()  # there is no /dev/null everywhere
+    os.close(end)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)

@@ -264,6 +264,8 @@ def _code() -> set[str]:
     root = Path(__file__).resolve().parents[2]
     ours = {str(root / name) for name in ("app", "plugins", "local_runtime")}
     inherited = {sys.prefix, sys.base_prefix, sys.exec_prefix, getattr(sys, "_MEIPASS", "")}
+    if getattr(sys, "frozen", False):
+        inherited.add(sys.executable)  # modules lie in it
     installed = {path for path in sys.path if "site-packages" in path or path.endswith(".zip")}
     return (ours | inherited | installed) - {"", "/"}
 

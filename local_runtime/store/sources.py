@@ -4,6 +4,7 @@ none. Nothing here asks the network.
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import msgspec
@@ -117,6 +118,12 @@ def _file_in_package(rest: str) -> Path:
     spec = importlib.util.find_spec(name)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not places:
+        if getattr(sys, "frozen", False):
+            raise SourceError(
+                f"the package {name} is not in this edition of Turnpike: the starter edition has"
+                " it. Or name a model of your own under [[local.models]], such as"
+                ' source = "file:/models/model.gguf", or a provider under [[providers]]'
+            )
         raise SourceError(f"the Python package {name} is not installed; `make setup` installs it")
     for place in places:
         if (path := Path(place) / file).is_file():

@@ -113,6 +113,11 @@ class _Probe:
         left = list(variants)
         while left:
             status, words = self._run({"scores": [str(path) for path in left]})
+            if status == _NOT_RUN:
+                raise EngineLoadError(
+                    "which build of llama.cpp runs on this processor cannot be found out: "
+                    + " ".join(words)
+                )
             scores = {
                 name: int(score)
                 for name, _, score in (line.rpartition("\t") for line in words)
@@ -130,7 +135,7 @@ class _Probe:
             done = subprocess.run(  # noqa: S603  # our own program
                 self._command,
                 env=self._environment | {ORDER: json.dumps(order)},
-                stdin=subprocess.DEVNULL,
+                input=b"",
                 capture_output=True,
                 timeout=PROBE_SECONDS_MAX,
                 start_new_session=True,
