@@ -5,12 +5,13 @@
 #   make lint    ruff, mypy, import directions
 #   make bench   measured figures as JSON lines
 #   make setup   the first half of `make serve`: everything but serving
+#   make binary  Turnpike as one file, and as an archive of a folder, in dist/
 #   make fast    llama.cpp built anew for this very processor           make portable: and back
 #   make lock    the lock files anew from pyproject.toml
 #
 # PYTHON=python3.12 chooses the Python; otherwise the first that is 3.11 or newer is taken.
 
-.PHONY: help setup serve test lint bench fast portable lock clean
+.PHONY: help setup serve test lint bench binary fast portable lock clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -31,7 +32,7 @@ exit 1
 IN = .venv/bin/
 
 help:
-	@sed -n '3,11s/^# \{0,1\}//p' Makefile
+	@sed -n '3,12s/^# \{0,1\}//p' Makefile
 
 setup:
 	$(call BOOTSTRAP,setup)
@@ -54,6 +55,9 @@ lint:
 bench:
 	$(call BOOTSTRAP,dev --quiet)
 	@exec $(IN)python -m tests.bench $(BENCH)
+
+binary:
+	$(call BOOTSTRAP,binary)
 
 fast:
 	$(call BOOTSTRAP,fast)

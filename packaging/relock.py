@@ -17,6 +17,7 @@ LOCKS: dict[str, list[str]] = {
     "starter": ["--group", "starter", "--no-deps"],
     "samples": ["--group", "samples", "--no-deps"],
     "locking": ["--group", "locking"],
+    "binary": ["--group", "binary"],
     "runtime": ["pyproject.toml", "--no-emit-package", "llama-cpp-python"],
     "dev": [
         *("pyproject.toml", "--extra", "dev", "--no-emit-package", "llama-cpp-python"),

@@ -1,0 +1,46 @@
+"""The binaries in ``dist/``: ``make binary`` makes them, ``make test TESTS=tests/frozen`` tries
+them."""
+
+import json
+import platform
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import build
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _made(suffix: str) -> Path:
+    name = f"turnpike-*-{platform.system().lower()}-{platform.machine()}{suffix}"
+    found = sorted((ROOT / "dist").glob(name), key=lambda path: path.stat().st_mtime)
+    if not found:
+        pytest.skip("there is no binary; `make binary` makes it")
+    return found[-1]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The core edition's folder, out of its archive, made from the code as it is now."""
+    place = tmp_path_factory.mktemp("folder")
+    with tarfile.open(_made(".tar.gz")) as archive:
+        archive.extractall(place, filter="data")
+    (inside,) = place.iterdir()
+    edition = json.loads((inside / "_internal" / "turnpike-edition.json").read_text())
+    if edition["source"] != build.source_digest(ROOT):
+        pytest.fail("the binary is of another state of this clone; run `make binary` again")
+    return inside
+
+
+@pytest.fixture(scope="session")
+def one_file(folder: Path) -> Path:
+    """The core edition in one file."""
+    return _made("")
+
+
+@pytest.fixture(scope="session")
+def starter_file(folder: Path) -> Path:
+    """The edition with a model inside, in one file."""
+    return _made("-starter")
