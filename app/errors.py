@@ -81,6 +81,8 @@ class CallError(TurnpikeError):
     error_type: ClassVar[str] = "server"
     code: str | None = None
     retryable: ClassVar[bool | None] = None
+    logged = False
+    """Whether the log has a line about the call that it ended."""
 
     def __init__(
         self,

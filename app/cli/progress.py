@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+import rich_click as click
 
 Progress = Callable[[str, int, int], None]
 
@@ -67,3 +69,17 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(task, description=what, completed=done, total=total or None)
 
         yield tell
+
+
+@contextmanager
+def upgrade_bar(begun: str) -> Iterator[Progress]:
+    """Say on stderr that the database is being upgraded, how far that is, and that it is done."""
+    click.echo(begun, err=True)
+    with progress_bar() as progress:
+        yield progress
+    click.echo("The database is upgraded.", err=True)
+
+
+def upgrade_bar_of_server(begun: str) -> AbstractContextManager[Progress]:
+    """The same for a server, whose log says it already to whoever is not at a terminal."""
+    return upgrade_bar(begun) if sys.stderr.isatty() else progress_bar()

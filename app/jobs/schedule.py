@@ -19,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.billing.month_closing import MonthClosing
 from app.billing.resolution import Resolution
+from app.jobs.back_up import BackingUp
 from app.jobs.catch_up import catch_up
 from app.jobs.close_months import close_months
 from app.jobs.deliver_events import EventDelivery
@@ -46,6 +47,7 @@ FORGET_EVERY_S: float = 600
 SWEEP_EVERY_S: float = 3600
 DISCOVER_EVERY_S: float = 5  # what is due is asked; the configuration says how often that is
 PROBE_EVERY_S: float = 5
+BACK_UP_EVERY_S: float = 60  # the folder says whether one is due
 
 _logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Crew:
     videos: Sweeps | None = None
     discoveries: Discoveries | None = None
     probes: OfferProbes | None = None
+    backing_up: BackingUp | None = None
 
 
 class Job(NamedTuple):
@@ -113,6 +116,8 @@ def table(crew: Crew) -> list[Job]:
         jobs.append(Job("discover models", DISCOVER_EVERY_S, ask, at_start=True))
     if crew.probes is not None:
         jobs.append(Job("probe offers", PROBE_EVERY_S, crew.probes.run, at_start=True))
+    if crew.backing_up is not None:
+        jobs.append(Job("back up", BACK_UP_EVERY_S, crew.backing_up.run, at_start=True))
     return jobs
 
 

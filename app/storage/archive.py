@@ -170,6 +170,15 @@ def read_manifest(archive: Path, progress: Progress = untold) -> Manifest:
     return _read(archive, None, progress)
 
 
+def peek_manifest(archive: Path) -> Manifest:
+    """What a backup says of itself, unverified: enough for a list. Raises BackupFailed, OSError."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            return _manifest(tar)
+    except (tarfile.TarError, EOFError, KeyError, msgspec.MsgspecError) as error:
+        raise BackupFailed(f"{archive} is not a whole backup of Turnpike: {error}") from error
+
+
 def unpack(archive: Path, folder: Path, progress: Progress = untold) -> Manifest:
     """Put a backup's files into an empty folder (0600, on disk), each checked on the way."""
     manifest = _read(archive, folder, progress)

@@ -59,23 +59,25 @@ def make_backup(
     prove: Prove,
     now_ms: int,
     force: bool = False,
+    any_schema: bool = False,
     progress: Progress = untold,
 ) -> Manifest:
     """Write a verified backup of the data directory to ``target``; only ``force`` overwrites.
 
+    ``any_schema`` takes the database of an older program too; ``prove`` must then understand it.
     Raises BackupFailed, DatabaseRefused, OSError; nothing is left behind then.
     """
     _check_target(target, force)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         copy = work / DATABASE_NAME
-        segments = _snapshot(data_dir, copy, progress)
+        segments = _snapshot(data_dir, copy, progress, any_schema=any_schema)
         progress("verifying the copy", 0, 0)
         check_integrity(copy)
         proof = prove(copy)
         if proof.problems:
             raise BackupFailed(_refusal("The database does not add up", proof.problems))
-        connection = open_read_only(copy)
+        connection = open_read_only(copy, any_schema=True)
         migrations = schema_of(connection)
         connection.close()
         archive = work / "archive.tar"
@@ -103,7 +105,7 @@ def make_backup(
 
 def check_integrity(database: Path) -> None:
     """Ask SQLite for all that it can check. Raises BackupFailed."""
-    connection = open_read_only(database)
+    connection = open_read_only(database, any_schema=True)
     try:
         found = page_damage(connection, thorough=True)
     finally:
@@ -121,21 +123,16 @@ def _check_target(target: Path, force: bool) -> None:
         raise BackupFailed(f"{target} exists. Choose another name, or overwrite it with --force.")
 
 
-def _snapshot(data_dir: Path, copy: Path, progress: Progress) -> list[Path]:
+def _snapshot(data_dir: Path, copy: Path, progress: Progress, *, any_schema: bool) -> list[Path]:
     """Copy the database as it stands at one moment; the usage files that belong to it.
 
     A usage file that retention gave up in between means another snapshot.
     """
     for _ in range(_TRIES):
-        source = open_read_only(data_dir / DATABASE_NAME)
+        source = open_read_only(data_dir / DATABASE_NAME, any_schema=any_schema)
         try:
             source.execute("BEGIN")
-            wanted = {
-                sha256
-                for (sha256,) in source.execute(
-                    "SELECT sha256 FROM usage_segments WHERE dropped_at_ms IS NULL"
-                )
-            }
+            wanted = _wanted(source)
             _copy(source, copy, progress)
         finally:
             source.close()
@@ -146,6 +143,15 @@ def _snapshot(data_dir: Path, copy: Path, progress: Progress) -> list[Path]:
         f"{len(wanted) - len(files)} of the usage files in {data_dir / SEGMENTS} are missing or"
         " damaged, so there is no whole backup."
     )
+
+
+def _wanted(source: sqlite3.Connection) -> set[str]:
+    """The contents of the usage files; databases of before there were any have no such table."""
+    known = "SELECT 1 FROM sqlite_master WHERE name = 'usage_segments'"
+    if source.execute(known).fetchone() is None:
+        return set()
+    rows = source.execute("SELECT sha256 FROM usage_segments WHERE dropped_at_ms IS NULL")
+    return {sha256 for (sha256,) in rows}
 
 
 def _segments(folder: Path, wanted: set[str]) -> list[Path]:

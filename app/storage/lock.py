@@ -1,5 +1,7 @@
 """One process per data directory: an advisory lock that ends with the process, however it ends."""
 
+import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -49,7 +51,8 @@ class DataDirLock:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigError(
-                f"server.data_dir: {self._data_dir} cannot be used: {error.strerror}"
+                f"server.data_dir: {self._data_dir} cannot be used: {error.strerror}."
+                f" {_advice(error.errno)}"
             ) from error
         try:
             _lock(fd)
@@ -57,10 +60,11 @@ class DataDirLock:
             holder = os.pread(fd, 32, 0) if hasattr(os, "pread") else _head(fd)
             os.close(fd)
             raise AlreadyRunning(_already_running(self._data_dir, holder)) from error
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        os.write(fd, f"{os.getpid()}\n".encode())
         self._fd = fd
+        # Written over what is there: on a full disk that takes no more room.
+        with contextlib.suppress(OSError):  # only the message of a second start names it
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.ftruncate(fd, os.write(fd, f"{os.getpid()}\n".encode()))
 
     def release(self) -> None:
         """Give the lock back; nothing happens when it is not held."""
@@ -79,6 +83,24 @@ class DataDirLock:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _advice(number: int | None) -> str:
+    """What to do about a directory that cannot be used."""
+    if number == errno.EROFS:
+        return (
+            "Mount it for writing, or give another directory with --data-dir. A disk that became"
+            " read-only by itself is failing, or was checked and found damaged: look into the"
+            " system's log first, and back up what can still be read."
+        )
+    if number in {errno.EACCES, errno.EPERM}:
+        return (
+            "It must belong to the user that runs Turnpike: run it as that one, change the owner,"
+            " or give another directory with --data-dir."
+        )
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        return "Make room on its disk, and start again."
+    return "Give another directory with --data-dir."
 
 
 def _head(fd: int) -> bytes:

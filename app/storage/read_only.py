@@ -7,14 +7,15 @@ that writes, and the same one checkpoints (reliability.md D1).
 import sqlite3
 from pathlib import Path
 
-from app.storage.migrate import DatabaseRefused, shipped_migrations
+from app.storage.migrate import DatabaseRefused, check_current, shipped_migrations
 
 DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR})
 """Primary result codes that say that the file is damaged, or cannot be read."""
 
 
-def open_read_only(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode. Raises DatabaseRefused, also for another schema."""
+def open_read_only(path: Path, *, any_schema: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode. Raises DatabaseRefused, also for another schema, unless any
+    will do."""
     if not path.is_file():
         raise DatabaseRefused(f"There is no database at {path}.")
     connection = sqlite3.connect(
@@ -23,10 +24,15 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA trusted_schema=OFF")
-        _check_schema(connection, path)
+        if not any_schema:
+            check_current(connection, shipped_migrations())
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # is it a database at all?
     except sqlite3.DatabaseError as error:
         connection.close()
         raise DatabaseRefused(f"{path} cannot be read as a database: {error}.") from error
+    except DatabaseRefused as refusal:
+        connection.close()
+        raise DatabaseRefused(f"{path}: {refusal.message}") from None
     except BaseException:
         connection.close()
         raise
@@ -50,19 +56,3 @@ def schema_of(connection: sqlite3.Connection) -> dict[str, str]:
     ).fetchall():
         return {}
     return dict(connection.execute("SELECT name, sha256 FROM schema_migrations ORDER BY version"))
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    shipped = {migration.name: migration.sha256 for migration in shipped_migrations()}
-    applied = schema_of(connection)
-    if applied == shipped:
-        return
-    if applied.keys() < shipped.keys():
-        raise DatabaseRefused(
-            f"{path} was written by an older Turnpike, or by another program: it lacks"
-            f" {sorted(shipped.keys() - applied.keys())[0]}. Start this version on it once, which"
-            " brings it up to date, or use the version that wrote it."
-        )
-    raise DatabaseRefused(
-        f"{path} was written by another version of Turnpike. Use the version that wrote it."
-    )

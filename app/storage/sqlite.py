@@ -5,16 +5,19 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiosqlite
 
 from app.clock import Clock, SystemClock
+from app.histogram import Histogram
 from app.storage.database import LedgerUnavailable, Params, Row, T, Transaction
-from app.storage.migrate import DatabaseRefused, migrate, shipped_migrations
+from app.storage.migrate import DatabaseRefused, Due, migrate, shipped_migrations, upgrade_due
 from app.storage.read_only import DAMAGE_CODES
 from app.storage.restore_advice import check_no_restore, restore_advice
+from app.storage.second_try import SecondTryConnection
 from app.storage.writer import GroupMember, Writer
 
 READERS = 3
@@ -26,12 +29,32 @@ _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 log = logging.getLogger("turnpike.database")
 
 
-class SqliteDatabase:
-    """Implements ``Database``. The caller holds the directory's lock while it is open."""
+class BeforeUpgrade(Protocol):
+    """What is done for an older database: ``app.storage.upgrade.Upgrade``."""
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+    def around(self, due: Due, now_ms: int) -> AbstractContextManager[None]:
+        """Entered before the migrations run, left after them. Raises DatabaseRefused."""
+        ...
+
+
+class SqliteDatabase:
+    """Implements ``Database``. The caller holds the directory's lock while it is open.
+
+    Without ``upgrade`` an older database is brought up to date with no backup of it, and without
+    ``make_room`` nothing is given up for a write that meets a full disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock | None = None,
+        upgrade: BeforeUpgrade | None = None,
+        make_room: Callable[[], bool] | None = None,
+    ) -> None:
         self._path = path
         self._clock = clock or SystemClock()
+        self._upgrade = upgrade
+        self._make_room = make_room
         self._member: GroupMember | None = None
         self._writer: Writer | None = None
         self._idle_readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
@@ -52,6 +75,8 @@ class SqliteDatabase:
             connection = await asyncio.to_thread(self._connect)
         except (OSError, sqlite3.Error) as error:
             message = f"The database {self._path} cannot be opened: {error}."
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+                message += " Make room on its disk, and start again."
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE_CODES:
                 message += f" {restore_advice(self._path)}"
             raise DatabaseRefused(message) from error
@@ -74,6 +99,26 @@ class SqliteDatabase:
     def failed(self) -> BaseException | None:
         """What stopped the writer for good, if something did."""
         return None if self._writer is None else self._writer.failed
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the writer's thread lives and nothing has stopped it."""
+        return self._writer is not None and self._writer.alive
+
+    @property
+    def commits(self) -> Histogram:
+        """How long groups took to be on the disk, in microseconds."""
+        return self._open_writer().commits
+
+    @property
+    def queue_length(self) -> int:
+        """How many writes wait for the next group."""
+        return self._open_writer().queue_length
+
+    def bytes_by_file(self) -> dict[str, int]:
+        """The sizes of the ``database`` and its ``wal``; 0 for one that is not there."""
+        files = {"database": self._path, "wal": self._path.with_name(f"{self._path.name}-wal")}
+        return {name: _size(path) for name, path in files.items()}
 
     async def read(self, sql: str, params: Params = ()) -> list[Row]:
         """Run one query on a read-only connection."""
@@ -129,6 +174,7 @@ class SqliteDatabase:
             check_same_thread=False,
             cached_statements=STATEMENTS_CACHED,
             timeout=5.0,
+            factory=SecondTryConnection,
         )
         try:
             for pragma in (
@@ -142,7 +188,9 @@ class SqliteDatabase:
             ):
                 connection.execute(f"PRAGMA {pragma}")
             self._check(connection)
-            migrate(connection, shipped_migrations(), self._clock.now_ms())
+            self._migrate(connection)
+            # Not for migrations, some of which count on running once.
+            connection.make_room = self._make_room
             # A statement of many rows keeps what it would need to undo itself: in memory, since a
             # temporary file costs more than the statement. Migrations may sort more than fits.
             connection.execute("PRAGMA temp_store=MEMORY")
@@ -152,6 +200,13 @@ class SqliteDatabase:
             connection.close()
             raise
         return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        now_ms = self._clock.now_ms()
+        due = upgrade_due(connection, shipped_migrations())
+        safely = self._upgrade.around(due, now_ms) if due and self._upgrade else nullcontext()
+        with safely:
+            migrate(connection, shipped_migrations(), now_ms)
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Let SQLite look at every page of a file that is small enough for that."""
@@ -168,3 +223,10 @@ class SqliteDatabase:
             raise DatabaseRefused(
                 f"The database {self._path} is damaged: {found}. {restore_advice(self._path)}"
             )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -18,12 +18,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from app.errors import TurnpikeError
+from app.histogram import Histogram
 from app.storage.database import LedgerUnavailable, Params, Row, Transaction
 
 GROUP_LENGTH_MAX = 512
 GATHER_NS_MAX = 2_000_000
 IDLE_S = 1.0
 WAL_PAGES_TARGET = 2000
+# Upper bounds of what a group's commit takes, in microseconds.
+COMMIT_BUCKETS_US = (
+    *(100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
+    *(250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000),
+)
 _CHANGES_DUE_MIN, _CHANGES_DUE_MAX = 512, 1 << 20
 
 # Primary result codes that say something about the disk or SQLite itself, not about the statement.
@@ -112,8 +118,19 @@ class Writer:
         self._changes_due = 8192
         self._changes_checkpointed = connection.total_changes
         self.failed: BaseException | None = None
+        self.commits = Histogram(COMMIT_BUCKETS_US)
         self._thread = threading.Thread(target=self._run, name="turnpike-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and no write has failed."""
+        return self.failed is None and self._thread.is_alive()
+
+    @property
+    def queue_length(self) -> int:
+        """How many verbs wait for the next group."""
+        return len(self._queue)
 
     def submit(self, verb: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Queue ``verb(*arguments)``; the future resolves once its group is on disk.
@@ -200,7 +217,9 @@ class Writer:
                     continue
                 if group is None:
                     break
+                began_ns = time.monotonic_ns()
                 self._commit(group)
+                self.commits.add((time.monotonic_ns() - began_ns) // 1000)
                 if self._changes() > self._changes_due:
                     self._checkpoint("PASSIVE")
             self._checkpoint("TRUNCATE")

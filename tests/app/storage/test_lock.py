@@ -1,5 +1,6 @@
 """One process per data directory."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -69,3 +70,23 @@ def test_an_impossible_directory_is_the_configurations_fault(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"server\.data_dir"):
         DataDirLock(tmp_path / "file").acquire()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "Mount it for writing"),
+        (errno.EACCES, "must belong to the user"),
+        (errno.ENOSPC, "Make room"),
+        (errno.ENOTDIR, "another directory"),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def cannot(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", cannot)
+    with pytest.raises(ConfigError, match=advice):
+        DataDirLock(tmp_path).acquire()
