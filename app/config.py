@@ -5,6 +5,7 @@
 
 import os
 import tomllib
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,8 @@ import msgspec
 import platformdirs
 from msgspec import Meta, field
 
-from app.config_faults import explain
+from app.config_faults import Fault, explain
+from app.config_operations import Backups, Disk, Logs
 from app.config_providers import Provider
 from app.config_routing import Egress, Plugins, Routing, Secrets
 from app.config_rules import check
@@ -208,18 +210,33 @@ class Config(Table, frozen=True):
     usage: UsageLog = UsageLog()
     webhook: Webhook = Webhook()
     invoices: Invoices = Invoices()
+    logs: Logs = Logs()
+    backups: Backups = Backups()
+    disk: Disk = Disk()
 
     def data_dir(self) -> Path:
         """The directory that holds everything this appliance remembers."""
         if self.server.data_dir:
             return Path(self.server.data_dir).expanduser()
-        return Path(platformdirs.user_data_dir("turnpike", appauthor=False))
+        try:
+            return Path(platformdirs.user_data_dir("turnpike", appauthor=False))
+        except RuntimeError as error:
+            raise ConfigError(
+                "server.data_dir: this user has no home directory; name a folder with `data_dir`"
+                " under [server], or with --data-dir"
+            ) from error
 
     def models_folder(self) -> Path:
         """The folder of the models that were pulled and imported."""
         if self.local.models_folder:
             return Path(self.local.models_folder).expanduser()
         return self.data_dir() / "models"
+
+    def backups_folder(self) -> Path:
+        """The folder of the backups that are made without being asked for."""
+        if self.backups.folder:
+            return Path(self.backups.folder).expanduser().absolute()
+        return self.data_dir().absolute() / "backups"
 
     def local_models(self) -> list[LocalModel]:
         """The configured local models; the starter model where nothing else is configured."""
@@ -250,18 +267,50 @@ def load(path: Path | None, data_dir: str | None = None) -> Config:
 
 
 def parse(raw: dict[str, Any], *, source: str, data_dir: str | None = None) -> Config:
-    """Check a decoded file. What it leaves out of a shipped tier keeps that tier's default."""
-    raw = _with_moments_as_text(raw)
+    """Check a decoded file. What it leaves out of a shipped tier keeps that tier's default.
+
+    Raises ConfigError for the first mistake; ``app.config_survey`` finds all of them.
+    """
+    raw = with_moments_as_text(raw)
     try:
-        config = msgspec.convert(_with_tier_defaults(raw), Config)
+        config = convert(raw)
     except msgspec.ValidationError as error:
-        told = explain(str(error), raw, _CHOICES, _fault)
-        raise ConfigError(f"{source}: {told}") from error
+        raise ConfigError(f"{source}: {explained(str(error), raw)}") from error
     if data_dir is not None:
         server = msgspec.structs.replace(config.server, data_dir=data_dir)
         config = msgspec.structs.replace(config, server=server)
     check(config, source)
     return config
+
+
+def convert(raw: dict[str, Any]) -> Config:
+    """The file as Structs, its rules unchecked. Raises msgspec.ValidationError."""
+    return msgspec.convert(_with_tier_defaults(raw), Config)
+
+
+def explained(message: str, raw: dict[str, Any]) -> Fault:
+    """What msgspec says about a decoded file, in words."""
+    return explain(message, raw, _CHOICES, _fault, keys_at)
+
+
+def keys_at(steps: Sequence[str | int]) -> list[str]:
+    """The keys that the table at a place of the file may have; none where any may stand."""
+    info: Any = msgspec.inspect.type_info(Config)
+    for step in steps:
+        if isinstance(info, msgspec.inspect.UnionType):
+            info = next((t for t in info.types if hasattr(t, "fields")), None)
+        if isinstance(info, msgspec.inspect.StructType):
+            info = next((f.type for f in info.fields if f.encode_name == step), None)
+        elif isinstance(info, msgspec.inspect.DictType):
+            info = info.value_type
+        elif isinstance(info, msgspec.inspect.ListType):
+            info = info.item_type
+        else:
+            return []
+    if isinstance(info, msgspec.inspect.UnionType):
+        info = next((t for t in info.types if hasattr(t, "fields")), None)
+    found = getattr(info, "fields", ())
+    return [each.encode_name for each in found]
 
 
 def _with_tier_defaults(raw: dict[str, Any]) -> dict[str, Any]:
@@ -279,12 +328,12 @@ def _with_tier_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "tiers": shipped | merged}
 
 
-def _with_moments_as_text(value: Any) -> Any:
+def with_moments_as_text(value: Any) -> Any:
     """TOML's own dates as text, so that it makes no difference whether they are in quotes."""
     if isinstance(value, dict):
-        return {key: _with_moments_as_text(inner) for key, inner in value.items()}
+        return {key: with_moments_as_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_with_moments_as_text(inner) for inner in value]
+        return [with_moments_as_text(inner) for inner in value]
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -308,6 +357,7 @@ _CHOICES = {
     "output_modalities": get_args(Modality),
     "per": ("account", "seat"),
     "features": FEATURES,
+    "format": ("text", "json"),
 }
 
 

@@ -6,8 +6,12 @@ real key into the path and names types as a person who writes TOML knows them.
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple
+
+Steps = tuple[str | int, ...]
+"""The way to a value: keys, and positions in lists, from the top of the file."""
 
 USD = 'USD in quotes, so that it is exact, like "0.20"'
 PATTERNS = {
@@ -54,32 +58,62 @@ _OUT_OF_RANGE = re.compile(r"Expected `(int|float)` (<=|>=|<|>) (\S+)")
 _TOO_SHORT = re.compile(r"Expected `str` of length (<=|>=) (\d+)")
 
 
+class Fault(NamedTuple):
+    """One mistake: where it is, what it is in words, and of which sort.
+
+    ``wrong`` is a value of another type or out of its range, ``key`` a name that a table's key
+    cannot have, ``rule`` a value that does not go with another one. ``nearest`` is the known key
+    that an unknown one is most like, empty where none is.
+    """
+
+    steps: Steps
+    text: str
+    sort: Literal["unknown", "missing", "wrong", "key", "rule"]
+    nearest: str = ""
+
+    @property
+    def path(self) -> str:
+        """``providers[0].models[0].price``."""
+        return shown(self.steps)
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the file'}: {self.text}"
+
+
 def explain(
     message: str,
     raw: dict[str, Any],
     choices: dict[str, tuple[str, ...]],
     check: Callable[[Any], str],
-) -> str:
+    known: Callable[[Sequence[str | int]], Sequence[str]] = lambda _steps: (),
+) -> Fault:
     """``providers[0].models[0].price: expected …, found …`` for msgspec's message about ``raw``.
 
     ``choices`` gives the allowed words by key. ``check`` decodes a whole file again and gives back
-    msgspec's message, or an empty string: it finds out which of several tables is meant.
+    msgspec's message, or an empty string: it finds out which of several tables is meant. ``known``
+    gives the keys that a table may have.
     """
     text, _, where = message.partition(" - at `")
     of_a_key = where.startswith("key` in `")
     path = where.removeprefix("key` in `").removesuffix("`").removeprefix("$")
-    path = _with_real_key(path, message, raw, check)
+    steps = _real_steps(path, message, raw, check)
     if of_a_key:
-        return _wrong_key(path, text, raw)
-    steps = _steps(path)
-    shown = _shown(steps)
+        return _wrong_key(steps, text, raw)
     if found := _UNKNOWN.fullmatch(text):
-        return f"{_shown([*steps, found[1]])}: unknown key; config.example.toml lists every setting"
+        return _unknown_key(steps, found[1], known(steps))
     if found := _MISSING.fullmatch(text):
-        return f"{_shown([*steps, found[1]])}: missing, and it has no default"
+        return Fault((*steps, found[1]), "missing, and it has no default", "missing")
     value = _lookup(raw, steps)
     expected = USD if _is_money(steps) else _expected(text, _key(steps), choices)
-    return f"{shown or 'the file'}: expected {expected}, found {_found(shown, value)}"
+    told = f"expected {expected}, found {_found(shown(steps), value)}"
+    return Fault(tuple(steps), told, "wrong")
+
+
+def _unknown_key(steps: list[str | int], key: str, known: Sequence[str]) -> Fault:
+    nearest = next(iter(get_close_matches(key, known, n=1, cutoff=0.6)), "")
+    meant = f"did you mean {shown([*steps, nearest])}? " if nearest else ""
+    told = f"unknown key; {meant}config.example.toml lists every setting"
+    return Fault((*steps, key), told, "unknown", nearest)
 
 
 def _expected(text: str, key: str, choices: dict[str, tuple[str, ...]]) -> str:
@@ -116,12 +150,12 @@ def _is_money(steps: list[str | int]) -> bool:
     return "_usd" in _last(steps) or _last(steps) == "price_per_second"
 
 
-def _found(shown: str, value: object) -> str:
+def _found(path: str, value: object) -> str:
     """The value as TOML writes it; of what may be a secret, only its type."""
     kind = next(
         (name for of, name in _PYTHON_TYPES if isinstance(value, of)), f"a {type(value).__name__}"
     )
-    if isinstance(value, dict | list) or "key" in shown or ".settings" in shown:
+    if isinstance(value, dict | list) or "key" in path or ".settings" in path:
         return kind
     literal = json.dumps(value, ensure_ascii=False, default=str)
     if len(literal) > _VALUE_CHARACTERS_MAX:
@@ -139,29 +173,31 @@ _PYTHON_TYPES: tuple[tuple[type, str], ...] = (
 )
 
 
-def _with_real_key(
+def _real_steps(
     path: str, message: str, raw: dict[str, Any], check: Callable[[Any], str]
-) -> str:
-    """Put in place of ``[...]`` the key of the first table that fails when checked alone."""
+) -> list[str | int]:
+    """With the key of the first table that fails when checked alone in place of ``[...]``."""
     before, hidden, after = path.partition("[...]")
     if not hidden:
-        return path
-    tables = _lookup(raw, _steps(before))
-    name = before.rpartition(".")[2]
+        return _steps(path)
+    steps = _steps(before)
+    tables = _lookup(raw, steps)
     for key, table in tables.items() if isinstance(tables, dict) else ():
-        if check({name: {key: table}}) == message:
-            return f"{before}.{key}{after}"
-    return path
+        alone: Any = {key: table}
+        for step in reversed(steps):
+            alone = {step: alone}
+        if check(alone) == message:
+            return [*steps, key, *_steps(after)]
+    return steps
 
 
-def _wrong_key(path: str, text: str, raw: dict[str, Any]) -> str:
-    steps = _steps(path)
+def _wrong_key(steps: list[str | int], text: str, raw: dict[str, Any]) -> Fault:
     expected = _expected(text, "", {})
     pattern = next((p for p, words in PATTERNS.items() if words == expected), "")
     table = _lookup(raw, steps)
     keys = table if isinstance(table, dict) else {}
     bad = next((key for key in keys if pattern and not re.search(pattern, key)), "")
-    return f"{_shown([*steps, bad])}: expected {expected}"
+    return Fault((*steps, bad), f"expected {expected}", "key")
 
 
 def _steps(path: str) -> list[str | int]:
@@ -172,7 +208,8 @@ def _steps(path: str) -> list[str | int]:
     ]
 
 
-def _shown(steps: list[str | int]) -> str:
+def shown(steps: Sequence[str | int]) -> str:
+    """The way to a value as a person writes it: ``tiers.free.overage``."""
     return "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).removeprefix(".")
 
 

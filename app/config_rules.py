@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from app.config_faults import Fault, Steps
 from app.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,87 +29,100 @@ def moment_ms(moment: str) -> int:
 
 def check(config: Config, source: str) -> None:
     """Raises ConfigError, which starts with ``source`` and the path, for a rule that is broken."""
+    for fault in broken(config):
+        raise ConfigError(f"{source}: {fault}")
+
+
+def broken(config: Config) -> Iterator[Fault]:
+    """Every rule that is broken, in the order of the tables."""
     for name, tier in config.tiers.items():
-        _check_tier(tier, f"{source}: tiers.{name}")
+        yield from _of_tier(tier, ("tiers", name))
     seen: set[str] = set()
     for at, provider in enumerate(config.providers):
-        where = f"{source}: providers[{at}]"
+        here: Steps = ("providers", at)
         if provider.id in seen or provider.id == "local":
-            raise ConfigError(f"{where}.id: {provider.id!r} is taken; provider ids are unique")
+            yield _rule((*here, "id"), f"{provider.id!r} is taken; provider ids are unique")
         seen.add(provider.id)
         names: set[str] = set()
         for n, model in enumerate(provider.models):
+            at_model = (*here, "models", n)
             if model.id in names:
-                raise ConfigError(f"{where}.models[{n}].id: {model.id!r} is listed twice")
+                yield _rule((*at_model, "id"), f"{model.id!r} is listed twice")
             names.add(model.id)
-            _check_prices(model, f"{where}.models[{n}]")
-    _check_dates(
-        [dated.starts for dated in config.local.hardware.prices], f"{source}: local.hardware"
-    )
+            yield from _of_prices(model, at_model)
+    hardware = config.local.hardware
+    yield from _of_dates([dated.starts for dated in hardware.prices], ("local", "hardware"))
     local_ids: set[str] = set()
     for n, local in enumerate(config.local.models):
-        where = f"{source}: local.models[{n}]"
-        ids = [(f"{where}.id", local.id)]
-        ids += [(f"{where}.adapters[{m}].id", each.id) for m, each in enumerate(local.adapters)]
-        for place, local_id in ids:
+        at_local: Steps = ("local", "models", n)
+        ids = [((*at_local, "id"), local.id)]
+        ids += [
+            ((*at_local, "adapters", m, "id"), each.id) for m, each in enumerate(local.adapters)
+        ]
+        for steps, local_id in ids:
             if local_id in local_ids:
-                raise ConfigError(f"{place}: {local_id!r} is listed twice")
+                yield _rule(steps, f"{local_id!r} is listed twice")
             local_ids.add(local_id)
 
 
-def _check_tier(tier: Tier, where: str) -> None:
+def _rule(steps: Steps, text: str) -> Fault:
+    return Fault(steps, text, "rule")
+
+
+def _of_tier(tier: Tier, here: Steps) -> Iterator[Fault]:
     if tier.overage_limit_usd is not None and tier.overage == "stop":
-        raise ConfigError(
-            f'{where}.overage_limit_usd: given, but overage is "stop"; say "pay_as_you_go", or'
-            " leave the limit out"
+        yield _rule(
+            (*here, "overage_limit_usd"),
+            'given, but overage is "stop"; say "pay_as_you_go", or leave the limit out',
         )
     if tier.per == "seat" and not tier.org:
-        raise ConfigError(f'{where}.per: "seat", but only orgs have seats; add org = true')
+        yield _rule((*here, "per"), '"seat", but only orgs have seats; add org = true')
 
 
-def _check_prices(model: ProviderModel, where: str) -> None:
+def _of_prices(model: ProviderModel, here: Steps) -> Iterator[Fault]:
     priced = bool(model.price or model.price_per_second or model.prices)
     if priced and model.free:
-        raise ConfigError(f"{where}.free: true, but there is a price")
+        yield _rule((*here, "free"), "true, but there is a price")
     if not priced and not model.free:
-        raise ConfigError(
-            f'{where}.price: missing; give {{ input = "…", output = "…" }} in USD per million'
-            " tokens, or price_per_second in USD, or free = true"
+        yield _rule(
+            (*here, "price"),
+            'missing; give { input = "…", output = "…" } in USD per million tokens, or'
+            " price_per_second in USD, or free = true",
         )
     if model.price is not None:
         given = [name for name in model.price.__struct_fields__ if getattr(model.price, name)]
         for name in ("input", "output"):
             if name not in given and ("conversational" in model.tasks or not given):
-                raise ConfigError(
-                    f"{where}.price.{name}: missing; give it in USD per million tokens"
-                )
+                yield _rule((*here, "price", name), "missing; give it in USD per million tokens")
     if model.price and model.price_per_second:
-        raise ConfigError(
-            f"{where}.price_per_second: given, but there is a price per token too; choose one"
+        yield _rule(
+            (*here, "price_per_second"),
+            "given, but there is a price per token too; choose one",
         )
-    _check_dates([dated.starts for dated in model.prices], where)
+    yield from _of_dates([dated.starts for dated in model.prices], here)
     for n, dated in enumerate(model.prices):
         per_token = (dated.input is not None) + (dated.output is not None)
         if per_token != (2 if dated.per_second is None else 0):
-            raise ConfigError(
-                f"{where}.prices[{n}]: give input and output, in USD per million tokens, or give"
-                " per_second, in USD"
+            yield _rule(
+                (*here, "prices", n),
+                "give input and output, in USD per million tokens, or give per_second, in USD",
             )
 
 
-def _check_dates(moments: list[str], where: str) -> None:
+def _of_dates(moments: list[str], here: Steps) -> Iterator[Fault]:
     """Dated prices come in the order of their dates, each date once."""
     before: int | None = None
     for n, moment in enumerate(moments):
+        steps = (*here, "prices", n, "from")
         try:
             starts = moment_ms(moment)
         except ValueError:
-            raise ConfigError(
-                f'{where}.prices[{n}].from: expected a date that there is, found "{moment}"'
-            ) from None
+            yield _rule(steps, f'expected a date that there is, found "{moment}"')
+            continue
         if before is not None and starts <= before:
-            raise ConfigError(
-                f'{where}.prices[{n}].from: "{moment}" is not later than the one before; list'
-                " prices in the order of their dates, each date once"
+            yield _rule(
+                steps,
+                f'"{moment}" is not later than the one before; list prices in the order of their'
+                " dates, each date once",
             )
         before = starts

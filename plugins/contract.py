@@ -367,6 +367,15 @@ class Discovering(Protocol):
         ...
 
 
+@runtime_checkable
+class Reaching(Protocol):
+    """An adapter that can try whether its provider is there at all. Optional."""
+
+    async def reach(self) -> None:
+        """Connect, TLS included, and send nothing. Raises AdapterError."""
+        ...
+
+
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every plugin's settings: a plugin adds fields with defaults. Keys are not in them:
     each call brings its own.

@@ -200,6 +200,13 @@ class SqliteLedger:
         """See ``LedgerStore``."""
         return len(self._image.open_holds)
 
+    def oldest_hold_ms(self) -> int | None:
+        """See ``LedgerStore``. Holds are kept in the order in which they were placed."""
+        with contextlib.suppress(RuntimeError, StopIteration):  # the writer's thread changed them
+            call_id, hold = next(iter(self._image.open_holds.items()))
+            return hold.wallet.admitted.get(call_id)
+        return None
+
     def _wake(self, payer_ids: set[str]) -> None:
         if not self._waiting:
             return

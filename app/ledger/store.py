@@ -176,3 +176,7 @@ class LedgerStore(Protocol):
     def open_holds(self) -> int:
         """How many holds have not ended, for metrics and the drain."""
         ...
+
+    def oldest_hold_ms(self) -> int | None:
+        """When the call of the oldest open hold was admitted; None without any."""
+        ...

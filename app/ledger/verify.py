@@ -5,6 +5,7 @@ a restore. All read in pages, so memory stays the same whatever the journal's le
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,8 @@ class JournalWatch:
         self._database = database
         self._walk = Walk()
         self.problem: str | None = None
+        self.checked_ns: int | None = None
+        """When the last slice was found good, by ``time.monotonic_ns``."""
 
     async def check_slice(self) -> int:
         """Go on where the last slice ended; how many entries were checked."""
@@ -138,6 +141,8 @@ class JournalWatch:
             walk = _unreadable(walk, error)
         self.problem = walk.problem
         self._walk = Walk() if walk.seq >= newest else walk
+        if walk.problem is None:
+            self.checked_ns = time.monotonic_ns()
         return walk.entries
 
 

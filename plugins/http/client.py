@@ -83,6 +83,12 @@ class Client:
         # The event loop closes sockets in its next round.
         await asyncio.sleep(0)
 
+    async def reach(self) -> None:
+        """Connect to the host, TLS included, and send nothing. Raises AdapterError."""
+        by = asyncio.get_running_loop().time() + CONNECT_S_MAX
+        connection = await self._pool(self._origin).open(by=by, connect_s_max=CONNECT_S_MAX)
+        connection.abort()
+
     async def fetch(
         self, request: HttpRequest, *, by: float, silence_s: float
     ) -> tuple[Exchange, bytes]:

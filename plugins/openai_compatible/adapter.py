@@ -86,6 +86,10 @@ class OpenAICompatibleAdapter:
         """Connections are opened by the first call."""
         await self._client.start()
 
+    async def reach(self) -> None:
+        """See ``plugins.contract.Reaching``."""
+        await self._client.reach()
+
     async def close(self) -> None:
         """Drop all connections."""
         await self._client.close()
