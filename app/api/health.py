@@ -1,22 +1,22 @@
 """``/livez``, ``/healthz``, ``/readyz``, ``/metrics``: for load balancers and Prometheus."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from app.api.admin.local_wire import LocalModels
 from app.api.answer import send_answer
+from app.api.disk_metrics import DiskMetrics
+from app.api.families import counter, gauge, gauges, histogram
 from app.api.local_metrics import of_local_models
 from app.api.services import Services
 from app.gateway.serve import Gateway
 from app.identity.principal import Principal
-from app.metering.tally import LATENCY_BUCKETS_MS, Histogram, Series
 
 _encode = msgspec.json.Encoder().encode
 
@@ -48,11 +48,27 @@ class Ready:
 
 
 class Metrics:
-    """The counts since start, in Prometheus' text format."""
+    """The counts since start, in Prometheus' text format. ``answers`` are those of the guard,
+    ``more`` collectors say what the appliance's other parts have to say."""
 
-    def __init__(self, gateway: Gateway, services: Services, local: LocalModels) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Collector(gateway, services, local))
+    def __init__(
+        self,
+        gateway: Gateway,
+        services: Services,
+        local: LocalModels,
+        checks: Callable[[], dict[str, str]],
+        answers: Sequence[int],
+        more: Iterable[Collector] = (),
+    ) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Readiness(checks, answers))
+        self._registry.register(_Calls(gateway, services, local))
+        for collector in (DiskMetrics(services.disk, services.backups), *more):
+            self._registry.register(collector)
+
+    def collect(self) -> Iterable[Metric]:
+        """All families, read now."""
+        return self._registry.collect()
 
     async def __call__(
         self, _scope: HTTPScope, _receive: Receive, send: Send, _principal: Principal
@@ -61,86 +77,85 @@ class Metrics:
         await send_answer(send, 200, body, content_type=CONTENT_TYPE_LATEST.encode())
 
 
-class _Collector:
+class _Readiness(Collector):
+    """What /readyz says, and how requests were answered."""
+
+    def __init__(self, checks: Callable[[], dict[str, str]], answers: Sequence[int]) -> None:
+        self._checks = checks
+        self._answers = answers
+
+    def collect(self) -> Iterator[Metric]:
+        wrong = self._checks()
+        yield gauge("ready", "1 while new calls can be served, as /readyz has it.", not wrong)
+        yield gauges(
+            "problem",
+            "1 for each part that keeps new calls from being served; none where all is well.",
+            ["part"],
+            [((part,), 1) for part in wrong],
+        )
+        yield counter(
+            "http_responses",
+            "Answers to requests of every kind, by the class of their status.",
+            ["class"],
+            [((f"{first}xx",), self._answers[first]) for first in range(2, 6)],
+        )
+
+
+class _Calls(Collector):
     """Reads the plain counts when asked, so that counting itself stays cheap."""
 
     def __init__(self, gateway: Gateway, services: Services, local: LocalModels) -> None:
         self._local = local
         self._tally = gateway.tally
         self._in_flight = gateway.in_flight
-        self._ledger = services.ledger
         self._health = services.health
         self._pools = services.pools
 
     def collect(self) -> Iterator[Metric]:
         tally = self._tally
         by_model = ["provider", "model"]
-        yield _counter("calls", "Calls that ended.", [*by_model, "outcome"], tally.calls.items())
-        yield _counter("tokens", "Tokens by kind.", [*by_model, "kind"], tally.tokens.items())
-        yield _counter(
+        yield counter("calls", "Calls that ended.", [*by_model, "outcome"], tally.calls.items())
+        yield counter(
+            "calls_refused",
+            "Requests that were answered with an error, by its status and code.",
+            ["status", "code"],
+            tally.refused.items(),
+        )
+        yield counter("tokens", "Tokens by kind.", [*by_model, "kind"], tally.tokens.items())
+        yield counter(
             "cost_nano_usd", "What payers were charged.", by_model, tally.cost_nano_usd.items()
         )
-        yield _counter(
+        yield counter(
             "compute_nanoseconds", "Busy time of own hardware.", by_model, tally.compute_ns.items()
         )
-        yield _counter(
+        yield counter(
             "failed_attempts",
             "Attempts that failed.",
             ["provider", "kind"],
             tally.failed_attempts.items(),
         )
-        yield GaugeMetricFamily(
-            "turnpike_calls_running", "Calls in flight.", value=self._in_flight.running
-        )
-        yield GaugeMetricFamily(
-            "turnpike_holds_open", "Holds that have not ended.", value=self._ledger.open_holds()
-        )
-        yield self._circuits()
-        yield self._keys()
-        yield from of_local_models(self._local)
-        yield _histogram("call_seconds", "From request to settled.", tally.latency)
-        yield _histogram("first_token_seconds", "From request to first token.", tally.first_token)
-
-    def _circuits(self) -> Metric:
-        family = GaugeMetricFamily(
-            "turnpike_circuit_open",
+        yield gauge("calls_running", "Calls in flight.", self._in_flight.running)
+        yield gauges(
+            "circuit_open",
             "Offers that failed too often lately; 1 each, none where all is well.",
-            labels=["provider", "model"],
+            by_model,
+            [(key, 1) for key in self._health.open_circuits()],
         )
-        for key in self._health.open_circuits():
-            family.add_metric(list(key), 1)
-        return family
-
-    def _keys(self) -> Metric:
-        family = GaugeMetricFamily(
-            "turnpike_provider_keys",
+        yield gauges(
+            "provider_keys",
             "The operator's keys at a provider: ready, resting (429) or refused.",
-            labels=["provider", "state"],
+            ["provider", "state"],
+            self._keys(),
         )
+        yield from of_local_models(self._local)
+        for name, about, by in (
+            ("call_seconds", "From request to settled.", tally.latency),
+            ("first_token_seconds", "From request to first token.", tally.first_token),
+        ):
+            yield histogram(name, about, by_model, by.items(), per_second=1000)
+
+    def _keys(self) -> Iterator[tuple[tuple[str, str], int]]:
         for provider in self._pools.providers():
             states = Counter(each.state for each in self._pools.states(provider))
             for state in ("ready", "resting", "refused"):
-                family.add_metric([provider, state], states[state])
-        return family
-
-
-def _counter(
-    name: str, about: str, labels: list[str], items: Iterable[tuple[tuple[str, ...], int]]
-) -> Metric:
-    family = CounterMetricFamily(f"turnpike_{name}", about, labels=labels)
-    for key, value in list(items):
-        family.add_metric(list(key), value)
-    return family
-
-
-def _histogram(name: str, about: str, by: dict[Series, Histogram]) -> Metric:
-    family = HistogramMetricFamily(f"turnpike_{name}", about, labels=["provider", "model"])
-    for series, histogram in list(by.items()):
-        total = 0
-        buckets: list[Any] = []
-        bounds = [str(ms / 1000) for ms in LATENCY_BUCKETS_MS] + ["+Inf"]
-        for bound, count in zip(bounds, histogram.counts, strict=True):
-            total += count
-            buckets.append([bound, total])
-        family.add_metric(list(series), buckets=buckets, sum_value=histogram.total_ms / 1000)
-    return family
+                yield (provider, state), states[state]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from app.clock import Clock
 from app.errors import CallError, Internal, PermissionDenied, ShuttingDown, Unavailable
 from app.gateway.call import Call, CallState
+from app.gateway.call_line import log_ended
 from app.gateway.estimate import Bounds, bounds
 from app.gateway.hold import place
 from app.gateway.pump import Pump
@@ -80,6 +81,7 @@ class Gateway:
         """The call's own task: hold → attempts → settle; ends the pump whatever happens."""
         call = pump.call
         failure: CallError | None
+        row, cost_nano_usd = None, 0
         try:
             paid_for, limits = await self._hold(call, call.route)
             failed, failure = await self.tries.run(pump, paid_for, limits)
@@ -92,10 +94,12 @@ class Gateway:
         except asyncio.CancelledError:  # the drain's end: boot frees what is still held
             failure = ShuttingDown()
         except Exception:
-            log.exception("call %s: a fault of the gateway", call.id)
+            log.exception("call %s: a fault of the gateway", call.id, extra={"call_id": call.id})
             await self._free(call)
             failure = Internal()
         pump.end(failure)
+        # The reader hears of the end once this task has given way: the line does not delay it.
+        log_ended(call, self.clock, failure, row, cost_nano_usd)
 
     async def _hold(self, call: Call, route: RoutePlan) -> tuple[Sequence[Offer], Bounds]:
         """Set money aside for as many offers as one call may try: the best of those that the payer
@@ -126,7 +130,9 @@ class Gateway:
             try:
                 await self._ledger.void_hold(call.id, usage_row(call, self.clock))
             except Exception:
-                log.exception("call %s: its hold stays until it expires", call.id)
+                log.exception(
+                    "call %s: its hold stays until it expires", call.id, extra={"call_id": call.id}
+                )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -368,6 +368,12 @@ class Tries:
             offer.provider,
             failure.kind,
             "" if of_request else f": {failure.message} {failure.detail}",
+            extra={
+                "call_id": call.id,
+                "provider": offer.provider,
+                "model": offer.model,
+                "code": str(failure.kind),
+            },
         )
 
     @staticmethod

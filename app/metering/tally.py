@@ -1,8 +1,8 @@
 """Counts since the process started, for ``/metrics``. Plain integers: they are on the hot path."""
 
-from bisect import bisect_left
 from collections import Counter
 
+from app.histogram import Histogram
 from app.ledger.entries import UsageRow
 
 # Upper bounds in milliseconds; the last bucket is everything.
@@ -11,27 +11,15 @@ LATENCY_BUCKETS_MS = (10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30
 Series = tuple[str, str]  # (provider, model)
 
 
-class Histogram:
-    """Cumulative counts per bound, as Prometheus wants them."""
-
-    __slots__ = ("counts", "total_ms")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
-        self.total_ms = 0
-
-    def add(self, ms: int) -> None:
-        """Count one observation in milliseconds."""
-        self.total_ms += ms
-        self.counts[bisect_left(LATENCY_BUCKETS_MS, ms)] += 1
-
-
 class Tally:
-    """What ended calls added up to. One event loop writes it; no lock is needed."""
+    """What ended calls added up to. One event loop writes it; no lock is needed.
+
+    ``refused`` counts requests that got an error for an answer, by its status and code.
+    """
 
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str, str]] = Counter()
-        self.refused: Counter[str] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
         self.tokens: Counter[tuple[str, str, str]] = Counter()
         self.cost_nano_usd: Counter[Series] = Counter()
         self.compute_ns: Counter[Series] = Counter()
@@ -56,5 +44,5 @@ class Tally:
     def _histogram(by: dict[Series, Histogram], series: Series) -> Histogram:
         found = by.get(series)
         if found is None:
-            found = by[series] = Histogram()
+            found = by[series] = Histogram(LATENCY_BUCKETS_MS)
         return found

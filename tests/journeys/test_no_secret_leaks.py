@@ -11,8 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from app.logs.fields import FIELDS
+from app.logs.redact import GONE
 from tests.journeys.canaries import SCENES, WORDS, Canaries
 from tests.journeys.leaky_street import OTHERS, PROMPTS, REFUSALS, Street, provider_id, street
+
+JSON_FILES = """
+[logs]
+format = "json"
+file = "{folder}/t.log"
+file_bytes_max = 100_000
+files_kept = 1000
+"""
 
 
 async def settle_in(town: Street) -> None:
@@ -172,10 +182,26 @@ async def hear_everything(town: Street) -> None:
         await town.cli(*command)
 
 
+def check_json(folder: Path) -> str:
+    """All that was logged into files, each line of which is an object of the allowed fields."""
+    assert {"t.log", "t.log.1"} <= {path.name for path in folder.iterdir()}  # it was put aside
+    log = ""
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        text = path.read_text(encoding="ascii")
+        for line in text.splitlines():
+            assert set(json.loads(line)) <= set(FIELDS)
+        log += text
+    return log
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_no_planted_secret_is_found_anywhere(tmp_path: Path) -> None:
-    async with street(tmp_path) as town:
+@pytest.mark.parametrize("logs", ["", JSON_FILES], ids=["text", "json files"])
+async def test_no_planted_secret_is_found_anywhere(tmp_path: Path, logs: str) -> None:
+    folder = tmp_path / "data" / "logs"
+    folder.mkdir(parents=True)
+    async with street(tmp_path, logs.format(folder=folder)) as town:
         town.canaries.plant("prompt")
         town.canaries.plant("system prompt")
         await settle_in(town)
@@ -198,8 +224,10 @@ async def test_no_planted_secret_is_found_anywhere(tmp_path: Path) -> None:
         assert town.canaries.planted["billing key"] in sent
         for name in ("a replaced provider key", "a removed provider key", "a refused provider key"):
             assert town.canaries.planted[name] not in sent
-        log = (town.running.data_dir / "serve.log").read_text()
+        log = check_json(folder) if logs else (town.running.data_dir / "serve.log").read_text()
         assert "failed:" in log  # it was talkative
+        assert log.count("call ended") > len(SCENES)
+        assert GONE not in log  # the first net held: the second found nothing
         assert len(town.canaries.planted) >= 20
         assert town.canaries.found == []
 

@@ -31,6 +31,7 @@ POST /api/local/models/load
 POST /api/local/models/unload
 POST /api/orgs
 POST /api/reload
+POST /api/restart
 POST /api/secrets/forget
 POST /api/secrets/rotate
 POST /api/users
