@@ -9,15 +9,18 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from litestar.types import ASGIApp
 
 from app.api.auth import Authenticator
+from app.api.ledger_metrics import LedgerMetrics
 from app.api.openai.video_jobs import VideoJobs
-from app.api.server import build
+from app.api.process_metrics import LoopLag, ProcessMetrics
+from app.api.server import Process, build
 from app.api.services import Services
 from app.billing.resolution import Resolution
 from app.billing.standing import AccountStandings
@@ -29,14 +32,19 @@ from app.gateway.adapters import Adapters
 from app.gateway.serve import Gateway
 from app.jobs.probe_offers import OfferProbes
 from app.jobs.schedule import Crew, Schedule
+from app.jobs.watch_disk import watch_disk
 from app.ledger.sqlite import SqliteLedger
 from app.ledger.time import LedgerClock, open_clock
 from app.ledger.verify import JournalWatch
 from app.local_models import ServedModels
+from app.logs.output import LogOutput
 from app.metering.segments import Segments
 from app.parts import (
     adapters_of,
+    backing_up_of,
+    database_of,
     delivery_of,
+    disk_of,
     gateway_of,
     local_runtime,
     prober_of,
@@ -45,9 +53,11 @@ from app.parts import (
 )
 from app.providers import USER_AGENT, Builder, billing_apis, fetcher_of, provider_keys
 from app.reload import Reloader
-from app.storage.database import DATABASE_NAME
+from app.routing.probes import Prober
+from app.storage.disk import DiskWatch
 from app.storage.lock import SERVER_FILE, DataDirLock
 from app.storage.sqlite import SqliteDatabase
+from app.storage.upgrade import Watch, unwatched
 from local_runtime.arrivals import Arrivals
 from local_runtime.runtime import LocalRuntime
 
@@ -65,15 +75,25 @@ class Appliance:
     gateway: Gateway
     runtime: LocalRuntime
     reloader: Reloader
+    can_write: Callable[[], bool]
+    """Whether the ledger's thread lives and takes work; not while it stops."""
 
 
 @asynccontextmanager
 async def open_appliance(
-    config: Config, *, serving: bool, reread: Callable[[], Config] | None = None
+    config: Config,
+    *,
+    serving: bool,
+    reread: Callable[[], Config] | None = None,
+    logs: LogOutput | None = None,
+    watch: Watch = unwatched,
+    restart: Callable[[], Awaitable[Any]] | None = None,
 ) -> AsyncIterator[Appliance]:
     """Build and start everything, and stop it in order at the end.
 
-    ``reread`` gives the configuration as it stands when a reload is asked for. Without ``serving``
+    ``reread`` gives the configuration as it stands when a reload is asked for, ``logs`` is what the
+    process logs by, where a reload is to change that, and ``watch`` is told of an upgrade of the
+    database; ``restart`` begins to start the program anew. Without ``serving``
     no engine, pool or job is started and no provider key read: enough for the command line to use
     the /api surface in-process. Raises AlreadyRunning, ConfigError.
     """
@@ -82,7 +102,8 @@ async def open_appliance(
         lock = DataDirLock(config.data_dir())
         await _acquire(lock, patient=serving and not (config.data_dir() / SERVER_FILE).exists())
         stack.callback(lock.release)
-        database = SqliteDatabase(config.data_dir() / DATABASE_NAME, clock)
+        disk = await _disk(config, serving=serving)
+        database = database_of(config, clock, watch, disk)
         tiers, segments = Tiers(config), Segments(config.data_dir(), database, clock)
         ledger = SqliteLedger(database, clock, AccountStandings(tiers))
         await database.open()
@@ -94,7 +115,7 @@ async def open_appliance(
         runtime, arrivals = local_runtime(config, serving=serving)
         builder = Builder(config, clock)
         adapters = Adapters(adapters_of(config, runtime, builder))
-        services = services_of(config, database, ledger, adapters, clock, tiers, segments)
+        services = services_of(config, database, ledger, adapters, clock, tiers, segments, disk)
         videos = VideoJobs(database, clock, config.data_dir(), fetcher_of(config, large=True))
         await _open(services, stack)
         if serving:
@@ -108,36 +129,70 @@ async def open_appliance(
         apis = billing_apis(config) if serving else []
         resolution = Resolution(ledger, apis, clock.ages, USER_AGENT)
         prober = prober_of(config, services, adapters)
-        reloader = Reloader(reread, services, gateway, adapters, resolution, prober)
+        reloader = Reloader(reread, services, gateway, adapters, resolution, prober, logs)
         journal = JournalWatch(database)
+        told = LedgerMetrics(database, ledger, journal, clock)
         admin_token = secrets.token_urlsafe(32)
         asgi = build(
             server=config.server,
             services=services,
             gateway=gateway,
             authenticator=Authenticator(services.keyring, admin_token),
-            ready_checks=lambda: _problems(database, journal, gateway),
-            reload=reloader.reload,
+            ready_checks=lambda: _problems(database, journal, gateway, disk),
+            process=Process(reloader.reload, restart, (_of_process(logs, stack), told)),
             fetch=fetcher_of(config),
             videos=videos,
             local=ServedModels(runtime, gateway.in_flight, serving=serving),
         )
         if serving:
-            crew = Crew(
-                database=database,
-                ledger=ledger,
-                clock=clock,
-                resolution=resolution,
-                delivery=delivery_of(config, services),
-                closing=services.closing,
-                journal=journal,
-                usage=usage_keeping(config, database, segments, clock),
-                videos=videos,
-                discoveries=services.discoveries,
-                probes=OfferProbes(prober, services.catalog, clock),
-            )
-            _keep(crew, stack)
-        yield Appliance(asgi, admin_token, services, gateway, runtime, reloader)
+            crew = _crew(services, database, segments, resolution, journal, videos, prober)
+            _keep(crew, disk, stack)
+        yield Appliance(
+            asgi, admin_token, services, gateway, runtime, reloader, lambda: database.can_write
+        )
+
+
+def _of_process(logs: LogOutput | None, stack: AsyncExitStack) -> ProcessMetrics:
+    """What the metrics say of this process; begins to look how late its event loop is."""
+    lag = LoopLag()
+    lag.start()
+    stack.callback(lag.stop)
+    return ProcessMetrics(lag, lambda: 0 if logs is None else logs.lost)
+
+
+def _crew(
+    services: Services,
+    database: SqliteDatabase,
+    segments: Segments,
+    resolution: Resolution,
+    journal: JournalWatch,
+    videos: VideoJobs,
+    prober: Prober,
+) -> Crew:
+    """What the jobs work with. Raises ConfigError."""
+    config, clock = services.config, services.clock
+    return Crew(
+        database=database,
+        ledger=services.ledger,
+        clock=clock,
+        resolution=resolution,
+        delivery=delivery_of(config, services),
+        closing=services.closing,
+        journal=journal,
+        usage=usage_keeping(config, database, segments, clock),
+        videos=videos,
+        discoveries=services.discoveries,
+        probes=OfferProbes(prober, services.catalog, clock),
+        backing_up=backing_up_of(config, services),
+    )
+
+
+async def _disk(config: Config, *, serving: bool) -> DiskWatch:
+    """The disk, and with ``serving`` a first look at it: a full one gets room before it is used."""
+    disk = disk_of(config)
+    if serving:
+        await asyncio.to_thread(disk.start)
+    return disk
 
 
 def _await_arrivals(arrivals: Arrivals, services: Services, stack: AsyncExitStack) -> None:
@@ -147,20 +202,26 @@ def _await_arrivals(arrivals: Arrivals, services: Services, stack: AsyncExitStac
     stack.push_async_callback(arrivals.close)
 
 
-def _keep(crew: Crew, stack: AsyncExitStack) -> None:
+def _keep(crew: Crew, disk: DiskWatch, stack: AsyncExitStack) -> None:
     """Start the jobs."""
     schedule = Schedule(crew)
     schedule.start()
     stack.callback(schedule.stop)
+    watching = asyncio.create_task(watch_disk(disk), name="watch the disk")
+    stack.callback(watching.cancel)
 
 
-def _problems(database: SqliteDatabase, journal: JournalWatch, gateway: Gateway) -> dict[str, str]:
+def _problems(
+    database: SqliteDatabase, journal: JournalWatch, gateway: Gateway, disk: DiskWatch
+) -> dict[str, str]:
     """Why no call can be served now, by the part that says so."""
     found = {}
     if database.failed is not None:
         found["ledger"] = "stopped after a failed write; restart the server"
     if journal.problem is not None:
         found["journal"] = journal.problem
+    if disk.low:
+        found["disk"] = "nearly full: no new calls are taken; the log says what to do"
     if gateway.in_flight.draining:
         found["server"] = "shutting down"
     return found

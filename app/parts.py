@@ -35,10 +35,12 @@ from app.identity.orgs import OrgStore
 from app.identity.preferred import PreferredOrders
 from app.identity.provider_keys import ProviderKeys
 from app.identity.users import UserStore
+from app.jobs.back_up import BackingUp
 from app.jobs.deliver_events import EventDelivery, webhook_to
 from app.jobs.discover_models import sources_of
 from app.jobs.probe_offers import probe_rules
 from app.jobs.usage_log import UsageKeeping
+from app.ledger.audit import audit_file
 from app.ledger.sqlite import SqliteLedger
 from app.ledger.time import LedgerClock
 from app.limits.concurrency import InFlight
@@ -55,7 +57,11 @@ from app.routing.key_pools import KeyPools
 from app.routing.labels import ConfiguredLabels
 from app.routing.probe_results import ProbeResults
 from app.routing.probes import Prober
+from app.storage.backup_folder import BackupFolder, BackupRecord, identity_of
+from app.storage.database import DATABASE_NAME
+from app.storage.disk import DiskWatch
 from app.storage.sqlite import SqliteDatabase
+from app.storage.upgrade import Upgrade, Watch
 from local_runtime.adapter import LocalAdapter
 from local_runtime.arrivals import Arrivals, located
 from local_runtime.attachments import AdapterSource
@@ -66,6 +72,39 @@ log = logging.getLogger("turnpike.boot")
 CALLS_IN_FLIGHT_MAX = 16_384
 
 
+def disk_of(config: Config) -> DiskWatch:
+    """What looks after the data directory's disk."""
+    return DiskWatch(
+        config.data_dir(),
+        free_bytes_min=config.disk.free_bytes_min,
+        ballast_bytes=config.disk.ballast_bytes,
+    )
+
+
+def database_of(
+    config: Config, clock: LedgerClock, watch: Watch, disk: DiskWatch
+) -> SqliteDatabase:
+    """The database, no upgrade of which begins without a backup."""
+    data_dir = config.data_dir()
+    upgrade = Upgrade(data_dir, config.backups_folder(), prove=audit_file, watch=watch)
+    return SqliteDatabase(data_dir / DATABASE_NAME, clock, upgrade, disk.make_room)
+
+
+def backing_up_of(config: Config, services: Services) -> BackingUp | None:
+    """What makes backups; None where there is no folder for them."""
+    if services.backups is None:
+        return None
+    data_dir = config.data_dir()
+    return BackingUp(
+        BackupFolder(config.backups_folder(), identity_of(data_dir)),
+        [*_this_program(), "--data-dir", str(data_dir.absolute())],
+        services.clock,
+        services.backups,
+        every_hours=config.backups.every_hours,
+        keep=config.backups.keep,
+    )
+
+
 def services_of(
     config: Config,
     database: SqliteDatabase,
@@ -74,6 +113,7 @@ def services_of(
     clock: LedgerClock,
     tiers: Tiers,
     segments: Segments,
+    disk: DiskWatch,
 ) -> Services:
     """Every room's front door."""
     pools = KeyPools((), clock)
@@ -92,6 +132,8 @@ def services_of(
     return Services(
         config=config,
         clock=clock,
+        disk=disk,
+        backups=BackupRecord() if config.backups.folder else None,
         users=users,
         keys=keys,
         keyring=KeyRing(database, keys, users, clock),
@@ -167,7 +209,7 @@ def gateway_of(config: Config, services: Services, adapters: Adapters) -> Gatewa
         tries=tries,
         ledger=services.ledger,
         clock=services.clock,
-        in_flight=InFlight(CALLS_IN_FLIGHT_MAX),
+        in_flight=InFlight(CALLS_IN_FLIGHT_MAX, services.disk.refusal),
         tally=tally,
     )
 
@@ -210,7 +252,7 @@ def local_runtime(config: Config, *, serving: bool) -> tuple[LocalRuntime, Arriv
         runtime = LocalRuntime(
             present,
             placement=config.local.placement,
-            command=_worker_command(),
+            command=[*_this_program(), "worker"],
             queue_length_max=config.local.queue_length_max,
             memory_bytes_max=config.local.memory_bytes_max,
             cold_wait_s_max=config.local.cold_wait_s_max,
@@ -226,9 +268,9 @@ def local_runtime(config: Config, *, serving: bool) -> tuple[LocalRuntime, Arriv
         return runtime, Arrivals(runtime, [], folder, lambda: hub_settings(config))
 
 
-def _worker_command() -> list[str]:
-    """The child that runs an engine is this very program, frozen or not."""
-    return [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "app"]), "worker"]
+def _this_program() -> list[str]:
+    """The children that run engines and make backups are this very program, frozen or not."""
+    return [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "app"])]
 
 
 def adapters_of(config: Config, runtime: LocalRuntime, builder: Builder) -> Mapping[str, Adapter]:

@@ -72,6 +72,10 @@ class Builder:
             for at, provider in enumerate(self._config.providers)
         }
 
+    def adapter(self, at: int) -> Adapter:
+        """The adapter of one provider, by its place in the file. Raises ConfigError."""
+        return self._adapter(self._config.providers[at], f"providers[{at}]")
+
     def warn_of_missing_keys(self) -> None:
         """Say which providers will refuse every call but those with users' own keys."""
         for provider in self._config.providers:

@@ -1,13 +1,15 @@
 """Another configuration for a running appliance: SIGHUP, ``POST /api/reload``, ``turnpike reload``.
 
-What can change without a restart: providers with their models, prices, keys and labels, and how
-calls are routed. All of it is read and built first, so a file with a mistake in it changes nothing;
-then it is swapped at once. Calls that run keep what they were planned with.
+What can change without a restart: providers with their models, prices, keys and labels, how calls
+are routed, and how and at which level it logs. All of it is read and built first, so a file with a
+mistake in it changes nothing; then it is swapped at once. Calls that run keep what they were
+planned with.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
@@ -22,6 +24,7 @@ from app.gateway.serve import Gateway
 from app.gateway.tries import TryRules
 from app.jobs.discover_models import sources_of
 from app.jobs.probe_offers import probe_rules
+from app.logs.output import LogOutput
 from app.providers import Builder, billing_apis, deadlines, provider_keys
 from app.routing.labels import ConfiguredLabels
 from app.routing.plan import Rules
@@ -29,7 +32,7 @@ from app.routing.probes import Prober
 from plugins.contract import Adapter
 
 log = logging.getLogger("turnpike.reload")
-RELOADED = ("providers", "routing", "egress", "plugins")
+RELOADED = ("providers", "routing", "egress", "plugins", "logs")
 
 
 def rules_of(config: Config) -> Rules:
@@ -53,6 +56,7 @@ class Reloader:
         adapters: Adapters,
         resolution: Resolution,
         prober: Prober,
+        logs: LogOutput | None = None,
     ) -> None:
         self._reread = reread
         self._services = services
@@ -60,7 +64,10 @@ class Reloader:
         self._adapters = adapters
         self._resolution = resolution
         self._prober = prober
+        self._logs = logs
         self._one_at_a_time = asyncio.Lock()
+        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered while the configuration is read and taken over."""
 
     async def reload(self) -> Reloaded:
         """Read the file again and take over what can be. Raises ConfigError; then nothing has
@@ -68,19 +75,19 @@ class Reloader:
         if self._reread is None:
             raise Unprocessable("This appliance runs without a configuration file.")
         async with self._one_at_a_time:
-            before = self._services.config
-            read = await asyncio.to_thread(self._reread)
-            names = Config.__struct_fields__
-            differing = [name for name in names if getattr(read, name) != getattr(before, name)]
-            taken = {name: getattr(read, name) for name in RELOADED}
-            config = msgspec.structs.replace(before, **taken)
-            await self._take_over(before, config)
-            reloaded = Reloaded(
-                changed=[name for name in differing if name in RELOADED],
-                needs_restart=[name for name in differing if name not in RELOADED],
-            )
-            log.info("configuration reloaded: %s", ", ".join(reloaded.changed) or "no change")
-            return reloaded
+            with self.around():
+                return await self._reload(self._reread)
+
+    async def _reload(self, reread: Callable[[], Config]) -> Reloaded:
+        before = self._services.config
+        read = await asyncio.to_thread(reread)
+        config = taken_over(before, read)
+        await self._take_over(before, config)
+        reloaded = Reloaded(
+            changed=_differing(before, config), needs_restart=_differing(config, read)
+        )
+        log.info("configuration reloaded: %s", ", ".join(reloaded.changed) or "no change")
+        return reloaded
 
     async def _take_over(self, before: Config, config: Config) -> None:
         services, clock = self._services, self._services.clock
@@ -88,6 +95,7 @@ class Reloader:
         built = Builder(config, clock).adapters(before, current)
         keys, apis = provider_keys(config), billing_apis(config)
         prices, labels = PriceBook(config), ConfiguredLabels(config)
+        use_logs = None if self._logs is None else self._logs.prepare(config)
         await _start([each for name, each in built.items() if current.get(name) is not each])
         # From here on nothing can fail.
         if "local" in current:
@@ -102,6 +110,20 @@ class Reloader:
         services.discoveries.replace(sources_of(config))
         services.catalog.rebuild(clock.now_ms())
         self._prober.replace(probe_rules(config))
+        if use_logs is not None:
+            use_logs()
+
+
+def taken_over(before: Config, read: Config) -> Config:
+    """The configuration that runs after a reload: what can change is as it was read."""
+    taken = {name: getattr(read, name) for name in RELOADED}
+    server = msgspec.structs.replace(before.server, log_level=read.server.log_level)
+    return msgspec.structs.replace(before, **taken, server=server)
+
+
+def _differing(one: Config, other: Config) -> list[str]:
+    names = Config.__struct_fields__
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def try_rules_of(config: Config) -> TryRules:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,11 +100,16 @@ def cli(
 
 @contextmanager
 def appliance(
-    data_dir: Path, config: str = "", env: dict[str, str] | None = None, program: str = "app"
+    data_dir: Path,
+    config: str = "",
+    env: dict[str, str] | None = None,
+    program: str = "app",
+    inside: Callable[..., list[str]] = lambda *command: list(command),
 ) -> Iterator[RunningAppliance]:
     """Start one on a free port, wait until it is ready, and end it with its own id.
 
-    ``program`` is the module that is run: the benchmarks have one that does not bill.
+    ``program`` is the module that is run: the benchmarks have one that does not bill. ``inside``
+    makes a command one that runs somewhere else, with the same process id.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     config_path = data_dir / "config.toml"
@@ -112,15 +117,17 @@ def appliance(
         config = f"[server]\nport = 0\n{config}"
     if "[routing" not in config:  # probes would be in the played providers' books
         config = f"[routing]\nprobes = false\n{config}"
+    if "[disk]" not in config:  # no file of 64 MiB in every test's folder, nor a full machine's no
+        config = f"[disk]\nballast_bytes = 0\nfree_bytes_min = 0\n{config}"
     config_path.write_text(config)
     environment = {**os.environ, **(env or {})}
     log_path = data_dir / "serve.log"
     with log_path.open("a") as log:
         process = subprocess.Popen(
-            [
+            inside(
                 *(sys.executable, "-m", program),
                 *("--config", str(config_path), "--data-dir", str(data_dir), "serve"),
-            ],
+            ),
             stdout=log,
             stderr=log,
             text=True,

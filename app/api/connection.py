@@ -6,6 +6,7 @@ answer to garbage has the error body that OpenAI's clients read.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
@@ -122,10 +123,34 @@ class BoundedHttp(HttpToolsProtocol):
     _header_bytes = 0
     _body_give_up_at = 0.0
     _refused = False
+    is_kept = False
+    """Whether requests came on this connection before, in the program before this one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
         super().connection_made(transport)
-        self._alarm = self.loop.call_later(HEADER_SECONDS_MAX, self._late)
+        if self.is_kept:
+            self._alarm = self.loop.call_later(self.timeout_keep_alive, self._late)
+        else:
+            self._alarm = self.loop.call_later(HEADER_SECONDS_MAX, self._late)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no answer, and no byte of a request."""
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        if cycle is not None and not cycle.response_complete:
+            return False
+        if self.pipeline or self._refused or self.transport.is_closing():
+            return False
+        if self._awaiting is not Awaiting.REQUEST or self._header_bytes:
+            return False
+        return not self.transport.get_write_buffer_size()
+
+    def let_go(self) -> socket.socket:
+        """Give the idle connection away, open as it is: what comes in from now on waits in it."""
+        self.transport.pause_reading()
+        given = self.transport.get_extra_info("socket")
+        kept = socket.fromfd(given.fileno(), given.family, given.type)  # a descriptor of its own
+        self.transport.close()
+        return kept
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_alarm()

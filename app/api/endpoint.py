@@ -13,6 +13,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from app.api.auth import ANONYMOUS, Authenticator, Permission
 from app.api.guard import answer_started, send_error
+from app.api.refusals import Refusals
 from app.errors import CallError, Internal, MethodNotAllowed
 from app.identity.principal import Principal
 
@@ -29,11 +30,12 @@ def endpoint(
     permission: Permission,
     authenticator: Authenticator,
     mount: bool = False,
+    refusals: Refusals | None = None,
 ) -> ASGIRouteHandler:
     """A route handler that answers every CallError in the caller's dialect.
 
     ``handler`` gets the principal, ANONYMOUS on a public route. An error after its answer began is
-    its own to tell; here it only ends the connection.
+    its own to tell; here it only ends the connection. ``refusals`` notes the errors of calls.
     """
     who = {Permission.CALL: authenticator.principal, Permission.OWNER: authenticator.owner}.get(
         permission
@@ -41,6 +43,7 @@ def endpoint(
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         http: HTTPScope = scope  # type: ignore[assignment]  # no websocket routes exist
+        principal = None
         try:
             if http["method"] not in methods:
                 allowed = ", ".join(sorted(methods))
@@ -50,11 +53,14 @@ def endpoint(
         except CallError as error:
             failure = error
         except Exception:
-            log.exception("request %s: a fault of the handler", call_id_of(http))
+            call_id = call_id_of(http)
+            log.exception("request %s: a fault of the handler", call_id, extra={"call_id": call_id})
             failure = Internal()
         else:
             return
         if not answer_started(http):
+            if refusals is not None:
+                refusals.note(http, principal, failure)
             await send_error(send, failure, call_id_of(http))
 
     return asgi(path, is_mount=mount, copy_scope=False, opt={"permission": permission})(handle)

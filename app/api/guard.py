@@ -24,9 +24,10 @@ _STARTED = "answer_started"
 class SendWithId:
     """The server's ``send``, with the request's id on every answer."""
 
-    __slots__ = ("_id", "_send", "_state")
+    __slots__ = ("_answers", "_id", "_send", "_state")
 
-    def __init__(self, send: Send, state: dict[str, Any], call_id: str) -> None:
+    def __init__(self, send: Send, state: dict[str, Any], call_id: str, answers: list[int]) -> None:
+        self._answers = answers
         self._send = send
         self._state = state
         self._id = (b"inference-id", call_id.encode())
@@ -34,6 +35,7 @@ class SendWithId:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._state[_STARTED] = True
+            self._answers[message["status"] // 100] += 1
             message["headers"] = [*message["headers"], self._id]
         await self._send(message)
 
@@ -59,16 +61,24 @@ class SendWithId:
         if _STARTED in self._state or not write(self._send, status, (*headers, self._id), data):
             return False
         self._state[_STARTED] = True
+        self._answers[status // 100] += 1
         return True
 
 
 class Guard:
     """Wraps the application. ``direct`` are routes, by their whole path, that the framework need
-    not find: it costs a tenth of a small call, and they handle their own errors."""
+    not find: it costs a tenth of a small call, and they handle their own errors. ``answers`` is
+    counted up at the first digit of each answer's status."""
 
-    def __init__(self, app: ASGIApp, direct: Mapping[str, ASGIApp] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        direct: Mapping[str, ASGIApp] | None = None,
+        answers: list[int] | None = None,
+    ) -> None:
         self._app = app
         self._direct = dict(direct or {})
+        self._answers = no_answers() if answers is None else answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -77,7 +87,7 @@ class Guard:
         call_id = new_call_id()
         state = scope.setdefault("state", {})
         state["call_id"] = call_id
-        send_with_id = SendWithId(send, state, call_id)
+        send_with_id = SendWithId(send, state, call_id, self._answers)
         try:
             _check_headers(scope["headers"])
             app = self._direct.get(scope["path"], self._app)
@@ -85,12 +95,19 @@ class Guard:
         except CallError as error:
             failure = error
         except Exception:
-            log.exception("request %s: a fault of the application", call_id)
+            log.exception(
+                "request %s: a fault of the application", call_id, extra={"call_id": call_id}
+            )
             failure = Internal()
         else:
             return
         if not answer_started(scope):
             await send_error(send_with_id, failure, call_id)
+
+
+def no_answers() -> list[int]:
+    """Where the guard counts answers, by the first digit of their status."""
+    return [0] * 6
 
 
 def answer_started(scope: Scope) -> bool:

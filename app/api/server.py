@@ -6,21 +6,22 @@ permission cannot be written down here.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
+from prometheus_client.registry import Collector
 
 from app.api.admin.local_wire import LocalModels
 from app.api.admin.routes import admin_router
 from app.api.auth import Authenticator, Permission
 from app.api.calls import Calls
-from app.api.endpoint import endpoint
+from app.api.endpoint import Handler, endpoint
 from app.api.envelope import error_body, error_headers, from_status
-from app.api.guard import Guard
+from app.api.guard import Guard, no_answers
 from app.api.health import Metrics, Ready, healthz
 from app.api.local_events import LocalEvents
 from app.api.openai.audio import SpeechRoute, TranscriptionRoute
@@ -33,6 +34,7 @@ from app.api.openai.task_calls import TaskCalls
 from app.api.openai.video_jobs import VideoJobs
 from app.api.openai.videos import Videos
 from app.api.openrouter.routes import openrouter_router
+from app.api.refusals import Refusals
 from app.api.services import Services
 from app.config import Server
 from app.errors import CallError, Internal
@@ -45,6 +47,15 @@ _GET = frozenset({"GET", "HEAD"})
 _POST = frozenset({"POST"})
 
 
+class Process(NamedTuple):
+    """What the process that serves can be asked to do; ``restart`` only where one serves. And what
+    it has to say in ``/metrics`` beside its calls: ``collectors``."""
+
+    reload: Callable[[], Awaitable[Any]]
+    restart: Callable[[], Awaitable[Any]] | None = None
+    collectors: Sequence[Collector] = ()
+
+
 def build(
     *,
     server: Server,
@@ -52,26 +63,21 @@ def build(
     gateway: Gateway,
     authenticator: Authenticator,
     ready_checks: Callable[[], dict[str, str]],
-    reload: Callable[[], Awaitable[Any]],
+    process: Process,
     fetch: Fetch,
     videos: VideoJobs,
     local: LocalModels,
 ) -> ASGIApp:
     """The whole application."""
-    calls = Calls(
-        services.clock,
-        services.payers,
-        services.confinements,
-        services.preferred,
-        services.provider_keys.own,
-    )
+    calls, answers = _calls(services), no_answers()
     chat = Chat(gateway, calls, services.repeats, server.body_bytes_max, server.heartbeat_seconds)
     size = server.body_bytes_max
     tasks = TaskCalls(gateway, calls, services.repeats, fetch)
     video = Videos(gateway, calls, videos, size)
     models = Models(services.catalog, services.health, services.clock, services.probe_results)
     ready = Ready(ready_checks, lambda: {line.model: line.state for line in local.every().data})
-    metrics = Metrics(gateway, services, local)
+    metrics = Metrics(gateway, services, local, ready_checks, answers, process.collectors)
+    refusals = Refusals(gateway.tally)
 
     def route(path: str, handler: Any, methods: frozenset[str], permission: Permission) -> Any:
         return endpoint(
@@ -81,6 +87,7 @@ def build(
             permission=permission,
             authenticator=authenticator,
             mount=handler in (models, video),
+            refusals=refusals if permission is Permission.CALL else None,
         )
 
     chat_route = route("/v1/chat/completions", chat, _POST, Permission.CALL)
@@ -97,10 +104,10 @@ def build(
             ),
             route("/v1/videos", video, _GET | _POST | {"DELETE"}, Permission.CALL),
             route("/v1/models", models, _GET, Permission.CALL),
-            route("/livez", healthz, _GET, Permission.PUBLIC),
-            route("/healthz", healthz, _GET, Permission.PUBLIC),
-            route("/readyz", ready, _GET, Permission.PUBLIC),
-            route("/metrics", metrics, _GET, Permission.PUBLIC),
+            *(
+                route(path, handler, _GET, Permission.PUBLIC)
+                for path, handler in _probes(ready, metrics)
+            ),
             route("/api/local/events", LocalEvents(local), _GET, Permission.OWNER),
             admin_router(),
             openrouter_router(),
@@ -110,10 +117,30 @@ def build(
         openapi_config=None,
         logging_config=None,
         state=State(
-            {"services": services, "authenticator": authenticator, "reload": reload, "local": local}
+            {
+                "services": services,
+                "authenticator": authenticator,
+                "process": process,
+                "local": local,
+            }
         ),
     )
-    return Guard(app, {"/v1/chat/completions": chat_route.fn})
+    return Guard(app, {"/v1/chat/completions": chat_route.fn}, answers)
+
+
+def _calls(services: Services) -> Calls:
+    return Calls(
+        services.clock,
+        services.payers,
+        services.confinements,
+        services.preferred,
+        services.provider_keys.own,
+    )
+
+
+def _probes(ready: Ready, metrics: Metrics) -> list[tuple[str, Handler]]:
+    """What load balancers and Prometheus ask, without a key."""
+    return [("/livez", healthz), ("/healthz", healthz), ("/readyz", ready), ("/metrics", metrics)]
 
 
 def _refuse(request: Request[Any, Any, Any], error: CallError) -> Response[bytes]:
@@ -138,5 +165,6 @@ def _refuse_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 def _fault(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     if isinstance(error, (RecursionError, UnicodeDecodeError)):  # reliability.md D6
         return _refuse(request, from_status(400, "The request's body is not valid JSON."))
-    log.error("request %s", request.scope["state"]["call_id"], exc_info=error)
+    call_id = request.scope["state"]["call_id"]
+    log.error("request %s: a fault", call_id, exc_info=error, extra={"call_id": call_id})
     return _refuse(request, Internal())

@@ -31,6 +31,8 @@ from app.routing.discovery import Discoveries
 from app.routing.health import Health
 from app.routing.key_pools import KeyPools
 from app.routing.probe_results import ProbeResults
+from app.storage.backup_folder import BackupRecord
+from app.storage.disk import DiskWatch
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Services:
 
     config: Config
     clock: LedgerClock
+    disk: DiskWatch
+    backups: BackupRecord | None
     users: UserStore
     keys: KeyStore
     keyring: KeyRing

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.config import Config
+from app.errors import ConfigError
 from app.version import VERSION
 from local_runtime.runtime import LocalRuntime
 
@@ -87,10 +88,17 @@ def _new_key_command(data_dir: Path) -> str:
     program = "python -m app"
     if shutil.which("turnpike"):
         program = "turnpike"
-    elif here.name == "turnpike":
-        program = os.path.relpath(here)
-    where = "" if data_dir == Config().data_dir() else f" --data-dir {shlex.quote(str(data_dir))}"
+    elif here.name == "turnpike" or getattr(sys, "frozen", False):
+        program = shlex.quote(os.path.relpath(os.environ.get("TURNPIKE_FILE", here)))
+    where = "" if _is_default(data_dir) else f" --data-dir {shlex.quote(str(data_dir))}"
     return f"{program}{where} keys create --user owner"
+
+
+def _is_default(data_dir: Path) -> bool:
+    try:
+        return data_dir == Config().data_dir()
+    except ConfigError:
+        return False
 
 
 async def watch_loading(runtime: LocalRuntime) -> None:

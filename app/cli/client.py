@@ -17,6 +17,7 @@ import msgspec
 
 from app.cli.invocation import Invocation
 from app.cli.output import show_progress
+from app.cli.progress import upgrade_bar
 from app.config import Config
 from app.errors import AlreadyRunning, TurnpikeError
 from app.storage.lock import SERVER_FILE, DataDirLock
@@ -133,7 +134,7 @@ async def connect(config: Config) -> AsyncIterator[AdminClient]:
 
 async def _try(config: Config, stack: AsyncExitStack) -> httpx.AsyncClient | None:
     """Whichever transport works now; None when neither does yet."""
-    server = _server_of(config.data_dir())
+    server = server_of(config.data_dir())
     if server is not None:
         http = httpx.AsyncClient(
             base_url=server.base_url,
@@ -152,7 +153,9 @@ async def _try(config: Config, stack: AsyncExitStack) -> httpx.AsyncClient | Non
     from app.boot import open_appliance  # the whole application: only where it is needed
 
     try:
-        appliance = await stack.enter_async_context(open_appliance(config, serving=False))
+        appliance = await stack.enter_async_context(
+            open_appliance(config, serving=False, watch=upgrade_bar)
+        )
     except AlreadyRunning:
         return None
     return await stack.enter_async_context(
@@ -165,7 +168,7 @@ async def _try(config: Config, stack: AsyncExitStack) -> httpx.AsyncClient | Non
     )
 
 
-def _server_of(data_dir: Path) -> RunningServer | None:
+def server_of(data_dir: Path) -> RunningServer | None:
     """The server that works on a data directory; None where there is none, or none yet.
 
     The file alone proves nothing (a killed server leaves it), so the lock is asked too.

@@ -9,7 +9,10 @@ import rich_click as click
 from app.cli.backup import backup, restore
 from app.cli.billing import adjust, billing
 from app.cli.clock import clock
+from app.cli.config import config
 from app.cli.credit import credit
+from app.cli.doctor import doctor
+from app.cli.health import health
 from app.cli.invocation import Invocation
 from app.cli.invoices import invoices
 from app.cli.keys import keys
@@ -21,11 +24,13 @@ from app.cli.output import show_error
 from app.cli.plugins import plugins
 from app.cli.provider_keys import provider_keys
 from app.cli.reload import reload
+from app.cli.restart import restart
 from app.cli.routing import confine, preferred, providers
 from app.cli.secrets import secrets
 from app.cli.serve import serve
 from app.cli.usage import usage
 from app.cli.users import users
+from app.cli.version import version
 from app.cli.worker import worker
 from app.errors import TurnpikeError
 from app.version import VERSION
@@ -38,11 +43,17 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 @click.option(
     "--config",
     "config_file",
+    envvar="TURNPIKE_CONFIG",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="The configuration, a TOML file; without one, everything has its default.",
 )
-@click.option("--data-dir", metavar="DIR", help="Where everything is kept; wins over the file's.")
+@click.option(
+    "--data-dir",
+    envvar="TURNPIKE_DATA_DIR",
+    metavar="DIR",
+    help="Where everything is kept; wins over the file's.",
+)
 @click.version_option(version=VERSION, prog_name="turnpike", message="%(prog)s %(version)s")
 @click.pass_context
 def turnpike(context: click.Context, config_file: Path | None, data_dir: str | None) -> None:
@@ -73,6 +84,11 @@ for command in (
     backup,
     restore,
     reload,
+    config,
+    doctor,
+    version,
+    restart,
+    health,
     worker,
 ):
     turnpike.add_command(command)

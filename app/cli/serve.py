@@ -1,46 +1,80 @@
 """``turnpike serve``: run the appliance until it is told to stop."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from app.cli.banner import print_banner, watch_loading
+from app.cli.handover import HandOver, ignore_signals, take_place, this_program
 from app.cli.interpreter import let_go_less, open_more_files
 from app.cli.invocation import Invocation
-from app.cli.logs import configure_logging
-from app.config import Config, Server
-from app.errors import ConfigError, TurnpikeError
+from app.cli.notify import Notifier
+from app.cli.sockets import Inherited, inherited, listen, url_of
+from app.config import Config
+from app.errors import TurnpikeError
+from app.logs.output import LogOutput, log_what_nobody_caught
 from app.storage.lock import SERVER_FILE
 
 if TYPE_CHECKING:
+    from app.boot import Appliance
+    from app.cli.successor import Successor
     from app.reload import Reloader
 
 log = logging.getLogger("turnpike.serve")
-KEEP_ALIVE_SECONDS = 75
-# The drain's own end, after which nothing is waited for any more.
-_AFTER_DRAIN_SECONDS = 8
-_TICK_SECONDS = 1.0
+
+
+@dataclass
+class _Start:
+    """What a run was started with."""
+
+    reread: Callable[[], Config]
+    logs: LogOutput
+    notifier: Notifier
+    before: Inherited
+    program: list[str]
 
 
 @click.command()
+@click.option("--check", is_flag=True, help="Only say whether it could start; nothing is started.")
 @click.pass_obj
-def serve(invocation: Invocation) -> None:
-    """Run the appliance until SIGTERM or Ctrl-C, then let the running calls end."""
+def serve(invocation: Invocation, check: bool) -> None:
+    """Run the appliance until SIGTERM or Ctrl-C, then let the running calls end.
+
+    SIGHUP reads the configuration again, SIGUSR2 starts the program anew without refusing a
+    connection (`turnpike reload`, `turnpike restart`).
+    """
     config = invocation.config()
-    configure_logging(config.server.log_level)
+    if check:
+        from app.cli.start_check import check_start
+
+        check_start(config)
+        click.echo("It can start with this configuration.")
+        return
+    # Before anything is started that would inherit them.
+    start = _Start(
+        reread=invocation.config,
+        logs=LogOutput(),
+        notifier=Notifier(os.environ),
+        before=inherited(os.environ),
+        program=this_program(),
+    )
+    ignore_signals()
+    start.logs.take_over(config)
+    log_what_nobody_caught()
     open_more_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, invocation.config))
+        handed = runner.run(_serve(config, start))
+    if handed is not None:
+        take_place(handed)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -51,103 +85,74 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config, reread: Callable[[], Config]) -> None:
-    import uvicorn
-
-    from app.api.connection import bounded_http
+async def _serve(config: Config, start: _Start) -> HandOver | None:
+    """The program to become, if that is how it ended."""
     from app.boot import open_appliance
+    from app.cli.successor import Successor
+
+    successor = Successor(start.program, config, start.reread)
+    async with open_appliance(
+        config,
+        serving=True,
+        reread=start.reread,
+        logs=start.logs,
+        restart=successor.begin,
+    ) as appliance:
+        return await _run(config, start, appliance, successor)
+
+
+async def _run(
+    config: Config, start: _Start, appliance: "Appliance", successor: "Successor"
+) -> HandOver | None:
+    from app.cli.listener import Listener, settings
     from app.identity.bootstrap import bootstrap_owner
 
-    class Listener(uvicorn.Server):
-        """uvicorn without its signal handling: a drained stop exits with 0 here."""
+    notifier, seconds_max = start.notifier, config.server.drain_seconds_max
+    listening = listen(config.server, start.before)
+    base_url = url_of(listening.sockets)
+    status = f"serves {base_url}/v1"
+    drains: set[asyncio.Task[int]] = set()
 
-        told_to_stop = asyncio.Event()
+    def drain(seconds_left: float) -> None:
+        drains.add(asyncio.create_task(appliance.gateway.drain(seconds_left)))
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
+    def started_up() -> None:
+        notifier.ready(status, handed_over=start.before.handed_over is not None)
 
-        async def main_loop(self) -> None:
-            """Woken to end, and once a second for the date's header: uvicorn's own looks ten times
-            a second whether it is to end, which takes a five-hundredth of a core for ever."""
-            while not await self.on_tick(0):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.told_to_stop.wait(), _TICK_SECONDS)
+    server = Listener(
+        settings(config.server, appliance.asgi), start.before.connected, started_up, drain
+    )
 
-    async with open_appliance(config, serving=True, reread=reread) as appliance:
-        listening = bind(config.server)
-        server = Listener(
-            uvicorn.Config(
-                appliance.asgi,
-                http=bounded_http(config.server),
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(config.server.drain_seconds_max)
-                + _AFTER_DRAIN_SECONDS,
-            )
-        )
-        drains: set[asyncio.Task[int]] = set()
+    def stop() -> None:
+        notifier.stopping(seconds_max)
+        server.stop(seconds_max)
 
-        def stop() -> None:
-            if drains:  # asked twice: no more waiting
-                server.force_exit = True
-            server.should_exit = True
-            server.told_to_stop.set()
-            drains.add(
-                asyncio.create_task(appliance.gateway.drain(config.server.drain_seconds_max))
-            )
-
-        _on_signals(stop)
-        _on_hangup(appliance.reloader)
-        # Only now can nothing go wrong that would lose the one moment the key is shown.
-        services = appliance.services
-        first_key = await bootstrap_owner(services.users, services.keys)
-        base_url = url_of(listening, config.server.host)
-        server_file = config.data_dir() / SERVER_FILE
-        _write_server_file(server_file, base_url, appliance.admin_token)
-        let_go_less()
-        models = list(services.catalog.snapshot.models)
-        print_banner(base_url, first_key, models, config.data_dir())
-        loading = asyncio.create_task(watch_loading(appliance.runtime))
-        try:
-            await server.serve(sockets=[listening])
-        finally:
-            loading.cancel()
-            server_file.unlink(missing_ok=True)
-            if drains:
-                await asyncio.wait(drains)
-
-
-def bind(server: Server) -> socket.socket:
-    """A socket bound to the configured address. Raises ConfigError that says what to change."""
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    successor.attach(server, listening, notifier)
+    _on_signals(stop)
+    appliance.reloader.around = lambda: notifier.reloading(status)
+    _on_hangup(appliance.reloader)
+    successor.on_signal()
+    # Only now can nothing go wrong that would lose the one moment the key is shown.
+    services = appliance.services
+    first_key = await bootstrap_owner(services.users, services.keys)
+    server_file = config.data_dir() / SERVER_FILE
+    _write_server_file(server_file, base_url, appliance.admin_token)
+    let_go_less()
+    models = list(services.catalog.snapshot.models)
+    print_banner(base_url, first_key, models, config.data_dir())
+    beside = [
+        asyncio.create_task(watch_loading(appliance.runtime)),
+        asyncio.create_task(notifier.keep_watchdog(appliance.can_write)),
+    ]
     try:
-        if sys.platform != "win32":  # there it would let two servers share the port
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((server.host, server.port))
-        listening.setblocking(False)
-    except OSError as error:
-        listening.close()
-        raise ConfigError(
-            f"server.port: cannot listen on {server.host}:{server.port}:"
-            f" {error.strerror or error}. Choose another with `port` under [server]; 0 takes a"
-            " free one."
-        ) from error
-    return listening
-
-
-def url_of(listening: socket.socket, host: str) -> str:
-    """The base URL that a client on this machine uses."""
-    port = listening.getsockname()[1]
-    if host in {"0.0.0.0", "::", ""}:
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        await server.serve(sockets=listening.sockets)
+    finally:
+        for task in beside:
+            task.cancel()
+        server_file.unlink(missing_ok=True)
+        if drains:
+            await asyncio.wait(drains)
+    return successor.handed()
 
 
 def _write_server_file(path: Path, base_url: str, token: str) -> None:

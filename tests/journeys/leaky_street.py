@@ -25,6 +25,7 @@ HEAD = """
 port = 0
 log_level = "debug"
 body_bytes_max = 65536
+{logs}
 [routing]
 probes = false
 [secrets]
@@ -179,7 +180,7 @@ class Street:
 
 
 @asynccontextmanager
-async def street(tmp_path: Path) -> AsyncIterator[Street]:
+async def street(tmp_path: Path, logs: str = "") -> AsyncIterator[Street]:
     canaries = Canaries()
     pool_file = tmp_path / "pool.key"
     pool_file.write_text(canaries.plant("pool key two") + "\n")
@@ -193,7 +194,7 @@ async def street(tmp_path: Path) -> AsyncIterator[Street]:
     }
     async with Serving(tell_all) as provider:
         origin = provider.origin
-        config = HEAD.format(origin=origin) + DEAR.format(origin=origin)
+        config = HEAD.format(origin=origin, logs=logs) + DEAR.format(origin=origin)
         for scene in SCENES:
             config += PROVIDER.format(
                 id=provider_id(scene),

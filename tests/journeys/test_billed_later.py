@@ -41,7 +41,7 @@ price = {{ input = "200", output = "600" }}
 @asynccontextmanager
 async def in_process(config: str, data_dir: Path) -> Any:
     """The appliance within the test, whose polls a test can hurry up."""
-    quiet = {"routing": {"probes": False}}
+    quiet = {"routing": {"probes": False}, "disk": {"ballast_bytes": 0, "free_bytes_min": 0}}
     parsed = parse(quiet | tomllib.loads(config), source="test", data_dir=str(data_dir))
     async with open_appliance(parsed, serving=True) as running:
         transport = httpx.ASGITransport(cast(Any, running.asgi))

@@ -79,10 +79,8 @@ async def front(data_dir: Path, base_url: str, billing_url: str) -> AsyncIterato
             }
         ],
     }
-    quiet = {"probes": False}
-    config = parse(
-        {"routing": quiet, "providers": [provider]}, source="test", data_dir=str(data_dir)
-    )
+    quiet = {"routing": {"probes": False}, "disk": {"ballast_bytes": 0, "free_bytes_min": 0}}
+    config = parse({**quiet, "providers": [provider]}, source="test", data_dir=str(data_dir))
     async with open_appliance(config, serving=True) as running:
         user = await running.services.users.add("ann", "pro", "member")
         _, key = await running.services.keys.create("ann", "laptop")

@@ -10,6 +10,7 @@ import httpx
 
 from tests.appliance import MOCK_PROVIDER, appliance
 from tests.upstreams.provider import PlayedProvider
+from tests.upstreams.scenes import Scene
 
 CONFIG = """
 [server]
@@ -94,6 +95,41 @@ async def test_the_drain_is_bounded_and_what_was_delivered_is_settled(tmp_path: 
             assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
             assert "[DONE]" not in response.text
             assert await asyncio.to_thread(running.process.wait, 20) == 0
+            (row,) = json.loads(running.cli("usage", "--by", "model", "--json"))
+            assert row["calls"] == 1
+            assert row["cost_nano_usd"] > 0
+
+
+async def test_an_answer_during_the_drain_says_that_its_connection_closes(tmp_path: Path) -> None:
+    """So that no client sends its next request on a connection that is about to go."""
+    async with PlayedProvider(always=Scene(wait_s=1.5)) as provider:
+        config = (CONFIG + MOCK_PROVIDER).format(drain=20, base_url=provider.base_url)
+        with appliance(tmp_path / "data", config) as running:
+            key = await asyncio.to_thread(running.key)
+            call = asyncio.create_task(ask(running.base_url, key, False))
+            await provider.wait_until(lambda: len(provider.books) == 1)
+            running.process.terminate()
+            answer = await call
+            assert answer.status_code == 200
+            assert answer.headers["connection"] == "close"
+            assert await asyncio.to_thread(running.process.wait, 20) == 0
+
+
+async def test_a_second_sigterm_ends_at_once_and_settles_all_the_same(tmp_path: Path) -> None:
+    async with PlayedProvider(always=Scene(words=900, gap_s=0.05)) as provider:
+        config = (CONFIG + MOCK_PROVIDER).format(drain=60, base_url=provider.base_url)
+        with appliance(tmp_path / "data", config) as running:
+            key = await asyncio.to_thread(running.key)
+            call = asyncio.create_task(ask(running.base_url, key, True))
+            await provider.wait_until(lambda: len(provider.books) == 1)
+            await asyncio.sleep(0.5)
+            running.process.terminate()
+            await asyncio.sleep(1)
+            assert running.process.poll() is None  # it waits for the call
+            running.process.terminate()
+            assert await asyncio.to_thread(running.process.wait, 15) == 0
+            response = await call
+            assert "[DONE]" not in response.text
             (row,) = json.loads(running.cli("usage", "--by", "model", "--json"))
             assert row["calls"] == 1
             assert row["cost_nano_usd"] > 0

@@ -14,6 +14,6 @@ async def reload(request: Request[Any, Any, Any]) -> Any:
     A file with a mistake in it changes nothing; the answer says where it is.
     """
     try:
-        return await request.app.state.reload()
+        return await request.app.state.process.reload()
     except ConfigError as error:
         raise Unprocessable(f"Nothing was changed: {error.message}", code="bad_config") from error

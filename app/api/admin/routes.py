@@ -38,6 +38,7 @@ from app.api.admin.provider_keys import (
     set_provider_key,
 )
 from app.api.admin.reload import reload
+from app.api.admin.restart import restart
 from app.api.admin.routing_rules import (
     clear_preferred,
     confine,
@@ -75,6 +76,7 @@ OWNERS: list[HTTPRouteHandler] = [
     show_clock,
     confirm_clock,
     reload,
+    restart,
     rotate_secrets,
     forget_secrets,
     list_providers,

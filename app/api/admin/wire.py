@@ -97,6 +97,13 @@ class ModelList(msgspec.Struct, frozen=True):
     data: list[ModelLine]
 
 
+class Restarting(msgspec.Struct, frozen=True, kw_only=True):
+    """A restart that has begun: in which process, and how long running calls may take to end."""
+
+    pid: int
+    drain_seconds_max: float
+
+
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload changed, and which changed tables wait for a restart."""
 

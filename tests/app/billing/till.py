@@ -11,7 +11,7 @@ import httpx
 
 from app import parts
 from app.api.auth import Authenticator
-from app.api.server import build
+from app.api.server import Process, build
 from app.api.services import Services
 from app.billing.standing import AccountStandings
 from app.billing.tiers import Tiers
@@ -193,8 +193,9 @@ async def open_till(folder: Path) -> AsyncIterator[Till]:
     tiers, segments = Tiers(config), Segments(folder, database, clock)
     ledger = SqliteLedger(database, clock, AccountStandings(tiers))
     await database.open()
+    disk = parts.disk_of(config)
     services = parts.services_of(
-        config, database, ledger, Adapters({}), cast(Any, clock), tiers, segments
+        config, database, ledger, Adapters({}), cast(Any, clock), tiers, segments, disk
     )
     asgi = build(
         server=config.server,
@@ -202,7 +203,7 @@ async def open_till(folder: Path) -> AsyncIterator[Till]:
         gateway=cast(Any, SimpleNamespace(tally=None, in_flight=None)),
         authenticator=Authenticator(services.keyring, ADMIN),
         ready_checks=dict,
-        reload=cast(Any, None),
+        process=Process(cast(Any, None)),
         fetch=cast(Any, None),
         videos=cast(Any, None),
         local=cast(Any, None),
