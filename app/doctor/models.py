@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import distribution, packages_distributions
 
@@ -67,7 +68,8 @@ def _check(
     except ConfigError as error:
         fix = f"Put the file there, or correct {setting or 'the model'} in the configuration"
         if model.source.startswith("package:"):
-            fix = f"make setup, or correct {setting or 'the model'} in the configuration"
+            first = "use the starter edition" if getattr(sys, "frozen", False) else "make setup"
+            fix = f"{first}, or correct {setting or 'the model'} in the configuration"
         return _tell.problem("model.unusable", error.message, fix, path=setting)
     status = runtime.status()[0]
     if status.state == ModelState.ABSENT:
