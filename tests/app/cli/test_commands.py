@@ -174,7 +174,9 @@ def test_ctrl_c_is_quiet(turnpike: Turnpike) -> None:
         announced["token"] = "t"
         (turnpike.data_dir / "server.json").write_text(json.dumps(announced))
         process = turnpike.start("users", "list")
-        connection, _ = silent.accept()  # now it waits for an answer
+        connection, _ = silent.accept()
+        connection.settimeout(30)
+        assert connection.recv(1)  # it has asked, and waits for an answer
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         connection.close()
