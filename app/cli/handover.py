@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from app.cli.notify import Notifier, runs_from_one_file
+from app.cli.notify import Notifier
 from app.cli.sockets import FIRST_FD, HANDED_OVER
 from app.errors import ConfigError
 
@@ -110,8 +110,6 @@ def take_place(handed: HandOver) -> NoReturn:
     }
     _number(handed.sockets)
     try:
-        if runs_from_one_file():  # the next one unpacks itself anew
-            shutil.rmtree(sys._MEIPASS, ignore_errors=True)  # type: ignore[attr-defined]
         os.execve(handed.program[0], list(handed.program), environment)  # noqa: S606
     except OSError as error:
         # The supervisor starts the service anew: everything is in order, but nobody serves.

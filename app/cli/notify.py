@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -55,9 +54,7 @@ class Notifier:
         """Calls are served from now on. ``handed_over``: another program was here before."""
         fields: dict[str, str | int] = {"READY": 1, "STATUS": status}
         if handed_over:
-            # The process is the same one, but for a one-file program, whose parent is the main one.
-            if not runs_from_one_file():
-                fields["MAINPID"] = os.getpid()
+            fields["MAINPID"] = os.getpid()
             if "WATCHDOG_USEC" in self._taken:
                 fields["WATCHDOG_USEC"] = self._taken["WATCHDOG_USEC"]
         self.tell(**fields)
@@ -106,22 +103,9 @@ class Notifier:
             await asyncio.sleep(self.watchdog_seconds / 2)
 
 
-def runs_from_one_file() -> bool:
-    """Whether this is a one-file program, which its bootloader unpacked and then started."""
-    unpacked = getattr(sys, "_MEIPASS", None)
-    if not getattr(sys, "frozen", False) or unpacked is None:
-        return False
-    beside = os.path.dirname(os.path.realpath(sys.executable))
-    return not os.path.realpath(unpacked).startswith(beside)
-
-
 def is_meant(pid: str | None) -> bool:
-    """Whether a variable that names a process id means this process. A one-file program's parent
-    is the process that the supervisor knows."""
-    if pid is None:
-        return True
-    ours = {str(os.getpid())} | ({str(os.getppid())} if runs_from_one_file() else set())
-    return pid in ours
+    """Whether a variable that names a process id means this process; without one it does."""
+    return pid is None or pid == str(os.getpid())
 
 
 def _address(name: str) -> str | None:

@@ -18,16 +18,15 @@ from app.cli.handover import HandOver, ignore_signals, take_place, this_program
 from app.cli.interpreter import let_go_less, open_more_files
 from app.cli.invocation import Invocation
 from app.cli.notify import Notifier
+from app.cli.signals import on_signal
 from app.cli.sockets import Inherited, inherited, listen, url_of
 from app.config import Config
-from app.errors import TurnpikeError
 from app.logs.output import LogOutput, log_what_nobody_caught
 from app.storage.lock import SERVER_FILE
 
 if TYPE_CHECKING:
     from app.boot import Appliance
     from app.cli.successor import Successor
-    from app.reload import Reloader
 
 log = logging.getLogger("turnpike.serve")
 
@@ -130,8 +129,8 @@ async def _run(
     successor.attach(server, listening, notifier)
     _on_signals(stop)
     appliance.reloader.around = lambda: notifier.reloading(status)
-    _on_hangup(appliance.reloader)
-    successor.on_signal()
+    on_signal("SIGHUP", appliance.reloader.reload, "the configuration was not reloaded")
+    on_signal("SIGUSR2", successor.begin, "the server was not restarted")
     # Only now can nothing go wrong that would lose the one moment the key is shown.
     services = appliance.services
     first_key = await bootstrap_owner(services.users, services.keys)
@@ -161,25 +160,6 @@ def _write_server_file(path: Path, base_url: str, token: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         json.dump({"pid": os.getpid(), "base_url": base_url, "token": token}, file)
-
-
-def _on_hangup(reloader: "Reloader") -> None:
-    """SIGHUP, where there is one, reads the configuration again."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def reload() -> None:
-        try:
-            await reloader.reload()
-        except TurnpikeError as error:
-            log.error("the configuration was not reloaded: %s", error.message)
-
-    def begin() -> None:
-        task = asyncio.create_task(reload())
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-    if hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ from app.cli.listener import Listener
 from app.cli.notify import Notifier
 from app.cli.sockets import BOUND, Listening, bind, moved
 from app.config import Config
-from app.errors import TurnpikeError, Unprocessable
+from app.errors import Unprocessable
 
 log = logging.getLogger("turnpike.serve")
 
@@ -27,7 +27,6 @@ class Successor:
         self._seconds_max = config.server.drain_seconds_max
         self._reread = reread
         self._one_at_a_time = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._server: Listener | None = None
         self._listening: Listening | None = None
         self._notifier: Notifier | None = None
@@ -52,23 +51,6 @@ class Successor:
         self._notifier.handing_over(self._seconds_max)
         log.info("restarting: new connections wait until the running calls have ended")
         return Restarting(pid=os.getpid(), drain_seconds_max=self._seconds_max)
-
-    def on_signal(self) -> None:
-        """SIGUSR2, where there is one, starts it too."""
-
-        async def begin() -> None:
-            try:
-                await self.begin()
-            except TurnpikeError as error:
-                log.error("the server was not restarted: %s", error.message)
-
-        def on_usr2() -> None:
-            task = asyncio.create_task(begin())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        if hasattr(signal, "SIGUSR2"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, on_usr2)
 
     def handed(self) -> HandOver | None:
         """What it gets, once the listener has ended; None where that was told to stop."""

@@ -33,6 +33,28 @@ def run(program: Path, *arguments: str, **environment: str) -> subprocess.Comple
     )
 
 
+def serving(program: Path, config: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A server that runs, and what it says."""
+    return subprocess.Popen(
+        [program, "--config", config, "serve"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def said_until(server: subprocess.Popen[str], words: str) -> str:
+    """All that it says, up to the line with ``words``."""
+    assert server.stdout is not None
+    said = ""
+    while words not in said:
+        line = server.stdout.readline()
+        assert line, said
+        said += line
+    return said
+
+
 def bare_root(place: Path, program: Path) -> Path:
     """A root with the C library, /dev/null, an empty /tmp, and the program."""
     libraries = place / "lib" / "x86_64-linux-gnu"
@@ -88,19 +110,8 @@ def test_a_restart_takes_the_program_that_lies_there_now(one_file: Path, tmp_pat
     config.write_text(f'[server]\nport = 0\ndata_dir = "{tmp_path}/data"\n{model}')
     environment = {"TURNPIKE_UNPACK_DIR": str(tmp_path)}
     carried = shutil.copy(one_file, tmp_path / "turnpike-carried")
-    with subprocess.Popen(
-        [carried, "--config", config, "serve"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        said = ""
-        while "Ctrl-C" not in said:
-            line = server.stdout.readline()
-            assert line, said
-            said += line
+    with serving(Path(carried), config, environment) as server:
+        said = said_until(server, "Ctrl-C")
         assert "turnpike-carried" in said  # the command for a new key
         done = run(Path(carried), "--config", str(config), "restart", **environment)
         assert done.returncode == 0, done.stderr
@@ -119,18 +130,8 @@ def test_a_server_that_is_killed_leaves_no_process_and_starts_again(
     config.write_text(f'[server]\nport = 0\ndata_dir = "{tmp_path}/data"\n{model}')
     environment = {"TURNPIKE_UNPACK_DIR": str(tmp_path)}
     for _ in range(2):
-        with subprocess.Popen(
-            [one_file, "--config", config, "serve"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as server:
-            assert server.stdout is not None
-            lines: list[str] = []
-            while not lines or "is warm" not in lines[-1]:
-                lines.append(server.stdout.readline())
-                assert lines[-1], "".join(lines)
+        with serving(one_file, config, environment) as server:
+            said_until(server, "is warm")
             assert len(_of(tmp_path)) == 2  # the server and its engine, and no parent of them
             server.send_signal(signal.SIGKILL)
         give_up_at = time.monotonic() + 10
