@@ -48,8 +48,9 @@ async def test_one_is_made_when_the_newest_is_too_old(data_dir: Path) -> None:
     job, folder, record = job_of(data_dir, clock)
     assert await job.run()
     assert record.last_success_s == START_MS / 1000
-    made = folder.target(START_MS)
-    assert read_manifest(made).entries > 0
+    [made] = folder.kept()
+    assert made.made_at_ms == START_MS
+    assert read_manifest(Path(made.path)).entries > 0
     assert not await job.run()
     clock.ms += 23 * HOUR_MS
     again, _, after_restart = job_of(data_dir, clock)
@@ -64,7 +65,7 @@ async def test_one_is_made_when_the_newest_is_too_old(data_dir: Path) -> None:
         assert await again.run()
     kept = folder.kept()
     assert len(kept) == 2
-    assert kept[0].path == str(folder.target(clock.ms))
+    assert kept[0].made_at_ms == clock.ms
 
 
 async def test_one_of_the_future_is_no_reason_to_wait(data_dir: Path) -> None:
@@ -73,7 +74,7 @@ async def test_one_of_the_future_is_no_reason_to_wait(data_dir: Path) -> None:
     assert await job.run()
     clock.ms = START_MS
     assert await job.run(), "the clock was wrong then"
-    assert [each.path for each in folder.kept()] == [str(folder.target(START_MS))]
+    assert [each.made_at_ms for each in folder.kept()] == [START_MS]
 
 
 async def test_a_failure_is_told_and_tried_again_in_a_few_minutes(
