@@ -58,7 +58,7 @@ class Recipe:
     version: str
     sdist_sha256: str
     flags: tuple[str, ...]
-    compilers: tuple[str, str]
+    compilers: tuple[str, ...]
     system: str
     machine: str
     libc: str

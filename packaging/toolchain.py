@@ -128,6 +128,11 @@ def _try(language: _Language, command: list[str]) -> None:
         )
 
 
+def cxx() -> list[str]:
+    """The command of the C++ compiler. Raises Missing."""
+    return _find(_CXX)
+
+
 def cxx_is_gcc() -> bool:
     """Whether the C++ compiler is gcc, some of whose flags clang refuses."""
     return os.name != "nt" and "Free Software Foundation" in _version(_find(_CXX))
