@@ -62,8 +62,8 @@ ACCELERATORS = {
         install=(
             "  Debian, Ubuntu:  sudo apt install glslc libvulkan-dev spirv-headers\n"
             "  Fedora:          sudo dnf install glslc vulkan-devel spirv-headers-devel\n"
-            "They must be of Vulkan 1.3.272 or newer (Debian 13). Elsewhere take the Vulkan SDK: its\n"
-            "folder in VULKAN_SDK, its glslc on PATH. Only a new glslc uses cards' matrix units."
+            "of Vulkan 1.3.272 or newer (Debian 13). Elsewhere take the Vulkan SDK, its folder\n"
+            "in VULKAN_SDK and its glslc on PATH. Only a new glslc uses the matrix units of cards."
         ),
     ),
     "cuda": Accelerator(

@@ -21,9 +21,17 @@ _LOOK_EVERY_S = 0.2
 
 
 def print_banner(
-    base_url: str, first_key: str | None, models: Sequence[str], data_dir: Path
+    base_url: str,
+    first_key: str | None,
+    models: Sequence[str],
+    data_dir: Path,
+    *,
+    in_journal: bool = False,
 ) -> None:
-    """Print it to stdout; the snippets have no frame or indent, so that they can be pasted."""
+    """Print it to stdout; the snippets have no frame or indent, so that they can be pasted.
+
+    ``in_journal``: nobody sits in front of it, and it is kept.
+    """
     console = Console(highlight=False, soft_wrap=True)
     out = console.print
     new_key = _new_key_command(data_dir)
@@ -36,6 +44,10 @@ def print_banner(
     if first_key is not None:
         out(f"API key         [bold]{first_key}[/bold]")
         out("                shown only now: keep it; a new one: " + escape(new_key))
+    elif in_journal:
+        out("API key         make one: " + escape(new_key))
+        sys.stdout.flush()
+        return
     else:
         out("API key         as shown at the first start; a new one: " + escape(new_key))
     if models:

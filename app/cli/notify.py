@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 log = logging.getLogger("turnpike.notify")
@@ -19,6 +19,18 @@ _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _HAND_OVER_WATCHDOG_SECONDS = 1800
 # For engines and the ledger to end in order, once no call runs any more.
 _AFTER_DRAIN_SECONDS = 60
+
+
+def goes_to_journal(environment: Mapping[str, str]) -> bool:
+    """Whether what is printed is kept in systemd's journal, which others may read.
+
+    ``$JOURNAL_STREAM`` is the device and inode of that stream, ``systemd.exec(5)``.
+    """
+    try:
+        stream = os.fstat(1)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
 
 
 class Notifier:

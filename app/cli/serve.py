@@ -17,7 +17,7 @@ from app.cli.banner import print_banner, watch_loading
 from app.cli.handover import HandOver, ignore_signals, take_place, this_program
 from app.cli.interpreter import let_go_less, open_more_files
 from app.cli.invocation import Invocation
-from app.cli.notify import Notifier
+from app.cli.notify import Notifier, goes_to_journal
 from app.cli.signals import on_signal
 from app.cli.sockets import Inherited, inherited, listen, url_of
 from app.config import Config
@@ -133,12 +133,13 @@ async def _run(
     on_signal("SIGUSR2", successor.begin, "the server was not restarted")
     # Only now can nothing go wrong that would lose the one moment the key is shown.
     services = appliance.services
-    first_key = await bootstrap_owner(services.users, services.keys)
+    in_journal = goes_to_journal(os.environ)
+    first_key = await bootstrap_owner(services.users, services.keys, make_key=not in_journal)
     server_file = config.data_dir() / SERVER_FILE
     _write_server_file(server_file, base_url, appliance.admin_token)
     let_go_less()
     models = list(services.catalog.snapshot.models)
-    print_banner(base_url, first_key, models, config.data_dir())
+    print_banner(base_url, first_key, models, config.data_dir(), in_journal=in_journal)
     beside = [
         asyncio.create_task(watch_loading(appliance.runtime)),
         asyncio.create_task(notifier.keep_watchdog(appliance.can_write)),

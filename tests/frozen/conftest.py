@@ -13,7 +13,8 @@ import build
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _made(suffix: str) -> Path:
+def made(suffix: str) -> Path:
+    """The newest file in ``dist/`` whose name ends so."""
     name = f"turnpike-*-{platform.system().lower()}-{platform.machine()}{suffix}"
     found = sorted((ROOT / "dist").glob(name), key=lambda path: path.stat().st_mtime)
     if not found:
@@ -25,7 +26,7 @@ def _made(suffix: str) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The core edition's folder, out of its archive, made from the code as it is now."""
     place = tmp_path_factory.mktemp("folder")
-    with tarfile.open(_made(".tar.gz")) as archive:
+    with tarfile.open(made(".tar.gz")) as archive:
         archive.extractall(place, filter="data")
     (inside,) = place.iterdir()
     edition = json.loads((inside / "_internal" / "turnpike-edition.json").read_text())
@@ -37,10 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_file(folder: Path) -> Path:
     """The core edition in one file."""
-    return _made("")
+    return made("")
 
 
 @pytest.fixture(scope="session")
 def starter_file(folder: Path) -> Path:
     """The edition with a model inside, in one file."""
-    return _made("-starter")
+    return made("-starter")

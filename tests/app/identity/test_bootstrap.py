@@ -14,6 +14,14 @@ async def test_the_first_start_makes_an_owner_with_a_key_that_works(rig: Rig) ->
     assert [info.name for info in await rig.keys.list()] == ["first start"]
 
 
+async def test_where_no_key_may_be_shown_none_is_made(rig: Rig) -> None:
+    assert await bootstrap_owner(rig.users, rig.keys, make_key=False) is None
+    assert (await rig.users.by_name("owner")).tier == "pro"
+    assert await rig.keys.list() == []
+    key = await bootstrap_owner(rig.users, rig.keys)
+    assert key is not None, "the next start in a terminal shows one"
+
+
 async def test_the_second_start_makes_nothing(rig: Rig) -> None:
     assert await bootstrap_owner(rig.users, rig.keys) is not None
     assert await bootstrap_owner(rig.users, rig.keys) is None
