@@ -40,7 +40,8 @@ def print_banner(
     for model in models:
         out(f"model           {model}")
     if not models:
-        out("model           none: add [[providers]] or [[local.models]] to the configuration")
+        none = "none: add [[providers]] or [[local.models]] to the configuration"
+        out("model           " + escape(none))
     if first_key is not None:
         out(f"API key         [bold]{first_key}[/bold]")
         out("                shown only now: keep it; a new one: " + escape(new_key))

@@ -1,5 +1,6 @@
 """The configuration file: defaults, and what a person is told about each kind of mistake."""
 
+import sys
 import tomllib
 from datetime import datetime
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import get_args
 import pytest
 
 from app import config_faults, config_routing, config_types
-from app.config import STARTER_MODEL, Config, load, nano_usd, parse, secret
+from app.config import Config, load, nano_usd, parse, secret
 from app.config_rules import moment_ms
 from app.errors import ConfigError
+from app.starter import STARTER_MODEL
 
 PROVIDER = '[[providers]]\nid = "mock"\nplugin = "openai_compatible"\n'
 MODEL = '[[providers.models]]\nid = "acme/tiny"\n'
@@ -244,6 +246,13 @@ def test_the_data_directory_of_the_command_line_wins(tmp_path: Path) -> None:
 def test_the_starter_model_is_served_where_nothing_else_is_configured() -> None:
     assert [model.id for model in parsed("").local_models()] == [STARTER_MODEL]
     assert parsed(PROVIDER + MODEL + PRICE).local_models() == []
+
+
+def test_a_binary_without_the_starter_model_serves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert [model.id for model in parsed("").local_models()] == [STARTER_MODEL]
+    monkeypatch.setattr("app.starter._PACKAGE", "a_package_that_is_not_here")
+    assert parsed("").local_models() == []
 
 
 def test_usd_become_exact_nano_usd() -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.config import STARTER_SOURCE
+from app.starter import STARTER_SOURCE
 from local_runtime.engines.llama.sizing import usable_cores
 from local_runtime.store.sources import file_of
 from tests.bench import contenders, speed

@@ -44,7 +44,7 @@ class System:
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         inside = ["nsenter", "--target", str(self._init), "--all", "--root", "--wd"]
         return subprocess.run(
-            [*inside, "env", "-i", f"PATH={path}", "HOME=/root", *command],
+            [*inside, "env", "-i", f"PATH={path}", *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -89,6 +89,18 @@ def test_it_answers_in_an_empty_root_without_a_network(starter_file: Path, tmp_p
     assert "Traceback" not in told["said"]
 
 
+def test_without_a_model_it_serves_and_says_what_to_add(folder: Path, tmp_path: Path) -> None:
+    config, home = tmp_path / "c.toml", {"HOME": str(tmp_path)}
+    config.write_text(f'[server]\nport = 0\ndata_dir = "{tmp_path}/data"\n')
+    with serving(folder / "turnpike", config, home) as server:
+        said = said_until(server, "Ctrl-C")
+        asked = run(folder / "turnpike", "--config", str(config), "health", **home)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert "none: add [[providers]] or [[local.models]] to the configuration" in said
+    assert asked.returncode == 0, asked.stderr
+
+
 def test_both_forms_say_the_same_version(one_file: Path, folder: Path, tmp_path: Path) -> None:
     version = re.search(r"turnpike-([0-9.]+)", one_file.name)
     assert version
