@@ -30,7 +30,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[
     archive = made("-starter.tar.gz")
     with system.booted(place, archive.parent) as booted:
         booted.shell(
-            f"mkdir /opt/new && cd /opt/new && tar xzf {booted.carried}/{archive.name}"
+            f"mkdir /srv/new && cd /srv/new && tar xzf {booted.carried}/{archive.name}"
             " && cd turnpike-* && ./install",
         )
         booted.until(f"{TURNPIKE} health")
@@ -91,7 +91,7 @@ def test_a_killed_server_and_one_that_hangs_are_started_anew(machine: System, ke
 
 
 def test_the_address_goes_over_to_systemd(machine: System, key: str) -> None:
-    assert "over to systemd" in machine.shell("cd /opt/new/turnpike-* && ./install --socket")
+    assert "over to systemd" in machine.shell("cd /srv/new/turnpike-* && ./install --socket")
     machine.shell("systemctl is-active turnpike.socket turnpike.service")
     machine.shell("systemctl stop turnpike.service")
     machine.shell(f"KEY={key}{ASK}", timeout_s=60)  # the connection starts it
@@ -117,7 +117,7 @@ def test_uninstalled_it_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     work.mkdir()
     with system.booted(work, archive.parent) as machine:
         machine.shell(
-            f"mkdir /opt/new && cd /opt/new && tar xzf {machine.carried}/{archive.name}"
+            f"mkdir /srv/new && cd /srv/new && tar xzf {machine.carried}/{archive.name}"
             " && cd turnpike-* && ./install && ./install uninstall --purge"
         )
         left = machine.shell(
