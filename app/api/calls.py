@@ -6,6 +6,7 @@ from app.api import explain
 from app.api.endpoint import call_id_of
 from app.api.repeats import bill_to
 from app.api.sse import FirstBytes
+from app.api.traced import trace_of
 from app.api.waiting import waits_for_model
 from app.billing.payers import Payers
 from app.clock import Clock
@@ -59,6 +60,7 @@ class Calls:
             explain=explain.is_asked(scope),
             wait_for_model=waits_for_model(scope),
             repeatable=repeatable,
+            trace=trace_of(scope),
         )
         if self._confinements.of_orgs or self._own_keys.any:
             await self._add_payers(call)

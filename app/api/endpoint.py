@@ -6,6 +6,7 @@ than a whole call does here (performance.md), so they do without.
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
@@ -14,8 +15,12 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from app.api.auth import ANONYMOUS, Authenticator, Permission
 from app.api.guard import answer_started, send_error
 from app.api.refusals import Refusals
+from app.api.traced import REFUSAL, Who, authenticated, traced
 from app.errors import CallError, Internal, MethodNotAllowed
 from app.identity.principal import Principal
+
+if TYPE_CHECKING:
+    from app.tracing.tracer import Tracing
 
 log = logging.getLogger("turnpike.api")
 
@@ -31,15 +36,18 @@ def endpoint(
     authenticator: Authenticator,
     mount: bool = False,
     refusals: Refusals | None = None,
+    tracing: "Tracing | None" = None,
 ) -> ASGIRouteHandler:
     """A route handler that answers every CallError in the caller's dialect.
 
     ``handler`` gets the principal, ANONYMOUS on a public route. An error after its answer began is
-    its own to tell; here it only ends the connection. ``refusals`` notes the errors of calls.
+    its own to tell; here it only ends the connection. ``refusals`` notes the errors of calls, and
+    ``tracing`` makes their traces, where they are switched on.
     """
-    who = {Permission.CALL: authenticator.principal, Permission.OWNER: authenticator.owner}.get(
-        permission
-    )
+    asked = {Permission.CALL: authenticator.principal, Permission.OWNER: authenticator.owner}
+    who: Who | None = asked.get(permission)
+    if tracing is not None and who is not None:
+        who = authenticated(who)
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         http: HTTPScope = scope  # type: ignore[assignment]  # no websocket routes exist
@@ -58,12 +66,17 @@ def endpoint(
             failure = Internal()
         else:
             return
+        if tracing is not None:
+            http["state"][REFUSAL] = failure
         if not answer_started(http):
             if refusals is not None:
                 refusals.note(http, principal, failure)
             await send_error(send, failure, call_id_of(http))
 
-    return asgi(path, is_mount=mount, copy_scope=False, opt={"permission": permission})(handle)
+    handler_of = asgi(path, is_mount=mount, copy_scope=False, opt={"permission": permission})
+    if tracing is None:
+        return handler_of(handle)
+    return handler_of(traced(path if isinstance(path, str) else path[0], handle, tracing))
 
 
 def call_id_of(scope: HTTPScope) -> str:

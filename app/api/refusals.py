@@ -8,6 +8,7 @@ import logging
 
 from litestar.types import HTTPScope
 
+from app.api.traced import trace_of
 from app.errors import CallError
 from app.identity.principal import Principal
 from app.metering.tally import Tally
@@ -33,6 +34,9 @@ class Refusals:
             "status": error.status,
             "code": code,
         }
+        trace = trace_of(scope)
+        if trace is not None:
+            said["trace_id"] = trace.trace_id
         if principal is not None:
             said["user_id"], said["key_id"] = principal.user_id, principal.key_id
         log.info("call refused", extra=said)

@@ -23,6 +23,7 @@ from app.errors import (
     UpstreamTimeout,
 )
 from app.gateway.call import Call
+from app.gateway.call_spans import accepted
 from app.gateway.estimate import Bounds, compute_ns_to_send, limit_to_send
 from app.gateway.overdue import Overdue
 from app.gateway.pump import Pump
@@ -210,8 +211,10 @@ async def _run(
                 _check_made(pump)
                 call.usage = event.usage
                 return True
-            elif isinstance(event, Started) and on_started is not None and event.upstream_id:
-                await on_started(event.upstream_id)
+            elif isinstance(event, Started):
+                accepted(call)
+                if on_started is not None and event.upstream_id:
+                    await on_started(event.upstream_id)
             if call.client_left and call.streamed and drain.is_over():
                 return False
     raise AdapterError(FailureKind.PROTOCOL, "the provider's answer ended without its usage")
@@ -341,9 +344,5 @@ def _answer_to_providers_fault(
     if kind is FailureKind.TIMEOUT:
         return UpstreamTimeout(f"{model!r} did not answer in time. Try again.")
     if kind is FailureKind.CRASHED:
-        return UpstreamFailed(
-            f"The engine that runs {model!r} stopped during this call; it is being restarted. "
-            "Try again.",
-            code="engine_crashed",
-        )
+        return UpstreamFailed(f"{model!r}: {failure.message}", code="engine_crashed")
     return UpstreamFailed(f"No provider of {model!r} could answer. Try again.")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from app.routing.plan import RoutePlan
 from plugins.chat import Choice
 from plugins.contract import Offer, Usage
 from plugins.tasks import Output, Request
+
+if TYPE_CHECKING:
+    from app.tracing.call_trace import CallTrace
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +85,7 @@ class Call:
     ``delivered_pieces`` counts the non-empty deltas handed on to the client: each is at least one
     token, so it never overstates what was delivered. ``lost_nano_usd`` is what failed attempts
     cost. ``bound``: a provider that says its costs later knows the call under an id of its own.
+    ``trace`` is there where traces are switched on.
     """
 
     id: CallId
@@ -98,6 +103,7 @@ class Call:
     wait_for_model: bool = True
     byok: bool = False
     repeatable: Repeatable | None = None
+    trace: "CallTrace | None" = None
     state: CallState = CallState.ADMITTED
     hold: Hold = field(init=False)  # from HELD on
     offer: Offer = field(init=False)  # from DISPATCHED on: the one tried last

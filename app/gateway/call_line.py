@@ -27,6 +27,8 @@ def log_ended(
         "key_id": call.principal.key_id,
         "status": 200 if failure is None else failure.status,
     }
+    if call.trace is not None:
+        said["trace_id"] = call.trace.trace_id
     if failure is not None:
         failure.logged = True
         said["code"] = failure.code

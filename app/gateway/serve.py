@@ -12,6 +12,7 @@ from app.clock import Clock
 from app.errors import CallError, Internal, PermissionDenied, ShuttingDown, Unavailable
 from app.gateway.call import Call, CallState
 from app.gateway.call_line import log_ended
+from app.gateway.call_spans import end_call, step
 from app.gateway.estimate import Bounds, bounds
 from app.gateway.hold import place
 from app.gateway.pump import Pump
@@ -73,6 +74,8 @@ class Gateway:
         except BaseException:
             self.in_flight.leave()
             raise
+        if call.trace is not None:
+            call.trace.begin_task()
         self._running.add(task)
         task.add_done_callback(self._ended)
         return pump
@@ -83,11 +86,13 @@ class Gateway:
         failure: CallError | None
         row, cost_nano_usd = None, 0
         try:
-            paid_for, limits = await self._hold(call, call.route)
+            with step(call, "hold"):
+                paid_for, limits = await self._hold(call, call.route)
             failed, failure = await self.tries.run(pump, paid_for, limits)
-            cost_nano_usd, row = await settle(
-                self._ledger, self.clock, pump, failed=failed, billed_later=call.bound
-            )
+            with step(call, "settle"):
+                cost_nano_usd, row = await settle(
+                    self._ledger, self.clock, pump, failed=failed, billed_later=call.bound
+                )
             self.tally.ended(row, cost_nano_usd)
         except CallError as error:
             failure = error
@@ -100,6 +105,7 @@ class Gateway:
         pump.end(failure)
         # The reader hears of the end once this task has given way: the line does not delay it.
         log_ended(call, self.clock, failure, row, cost_nano_usd)
+        end_call(call, failure, row, cost_nano_usd)
 
     async def _hold(self, call: Call, route: RoutePlan) -> tuple[Sequence[Offer], Bounds]:
         """Set money aside for as many offers as one call may try: the best of those that the payer

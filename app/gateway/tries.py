@@ -27,6 +27,7 @@ from app.gateway.attempt import (
     work_order,
 )
 from app.gateway.call import Call, CallState, Try
+from app.gateway.call_spans import HEDGED, begin_attempt, end_attempt
 from app.gateway.estimate import Bounds
 from app.gateway.hedge import hedged
 from app.gateway.overdue import Overdue
@@ -225,6 +226,7 @@ class Tries:
         call.byok = chosen.own
         call.bound = False
         call.move(CallState.DISPATCHED)
+        begin_attempt(call, chosen.offer, own_key=chosen.own)
 
     def _events(
         self, pump: Pump, chosen: Choice, limits: Bounds, taken: list[Adapter]
@@ -282,6 +284,7 @@ class Tries:
                 self._budget.ended()
                 return _nothing()
             partners.append(Choice(other, key))
+            begin_attempt(call, other, own_key=partners[0].own)
             return second
 
         def tell(is_second: bool, failure: BaseException | None) -> None:
@@ -292,7 +295,8 @@ class Tries:
                 self._failed(call, failure, self._clock.monotonic_ns())
             else:
                 loser = chosen if is_second else partners[0]
-                call.tries.append(self._tried(loser, "hedged", after_s))
+                call.tries.append(self._tried(loser, HEDGED, after_s))
+                end_attempt(call, loser.offer, HEDGED)
             if is_second:
                 self._choose(call, partners[0])
             else:
@@ -329,6 +333,7 @@ class Tries:
         took_ns = self._clock.monotonic_ns() - began_ns
         at = (offer.provider, offer.model)
         self._health.succeeded(at)
+        end_attempt(call, offer)
         if whole:
             tokens = usage.output_tokens + usage.reasoning_tokens
             first_ms = None
@@ -358,6 +363,7 @@ class Tries:
             self._own_keys.note_failure(call.own_keys[offer.provider], failure.kind)
         took_s = (self._clock.monotonic_ns() - began_ns) / 1e9
         call.tries.append(self._tried(Choice(offer, key), failure.kind, took_s))
+        end_attempt(call, offer, failure)
         self._tally.failed_attempts[(offer.provider, failure.kind)] += 1
         # What a provider says of a request may repeat it; the caller hears it, the log does not.
         of_request = not may_fail_over(failure)

@@ -13,7 +13,7 @@ from typing import Any
 from app.logs.redact import redact
 
 ALWAYS = ("time", "level", "logger", "message")
-IDS = ("call_id", "user_id", "key_id", "payer_id")
+IDS = ("call_id", "trace_id", "user_id", "key_id", "payer_id")
 WORDS = ("provider", "model", "outcome", "code")
 NUMBERS = (
     "status",

@@ -9,7 +9,9 @@ from msgspec import inspect
 
 from app.config import Config
 
-REFERENCES = frozenset({"api_key", "key", "secret", "token", "master_key", "old_master_keys"})
+REFERENCES = frozenset(
+    {"api_key", "key", "secret", "token", "master_key", "old_master_keys", "headers"}
+)
 # "@" could be a password in a URL, which is not shown; other texts have every character there is.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="@"), max_size=12)
 _REFERENCE = st.sampled_from(["env:A_KEY", "file:/run/secrets/key", 'file:C:\\a "b"'])

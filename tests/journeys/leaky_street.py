@@ -146,7 +146,8 @@ class Street:
             {"role": "user", "content": f"Hello {self.canaries.planted['prompt']}"},
         ]
         body = {"model": model, "messages": messages, "stream": stream}
-        headers = {"X-Turnpike-Explain": "1", **more}
+        baggage = f"k={self.canaries.planted['baggage']}"  # which a tracer could take along
+        headers = {"X-Turnpike-Explain": "1", "Baggage": baggage, **more}
         return await self.ask(
             "POST",
             "/v1/chat/completions",
@@ -182,12 +183,14 @@ class Street:
 @asynccontextmanager
 async def street(tmp_path: Path, logs: str = "") -> AsyncIterator[Street]:
     canaries = Canaries()
+    canaries.plant("baggage")
     pool_file = tmp_path / "pool.key"
     pool_file.write_text(canaries.plant("pool key two") + "\n")
     env = {
         "TP_LEAK_OPERATOR": canaries.plant("operator's key"),
         "TP_LEAK_POOL_ONE": canaries.plant("pool key one"),
         "TP_LEAK_BILLING": canaries.plant("billing key"),
+        "TP_LEAK_COLLECTOR": canaries.plant("collector's token"),
         "TP_LEAK_HOOK": "whsec_" + canaries.plant("webhook secret", _random_base64()),
         "TP_LEAK_MASTER": canaries.plant("master key", _random_base64()),
         "TP_LEAK_OLD_MASTER": canaries.plant("old master key", _random_base64()),

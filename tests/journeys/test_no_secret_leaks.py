@@ -1,5 +1,5 @@
 """Promise: a secret that came in goes to whom it is for, and is nowhere else: not in the log at its
-most talkative, the database, a backup, an error, the metrics, an explanation, or any output.
+most talkative, the database, a backup, an error, the metrics, a trace, an explanation or output.
 
 Every provider here repeats all it was sent in whatever it can answer with. Prompts are secrets too:
 a caller hears a provider's words about them, the appliance's files never do.
@@ -7,14 +7,17 @@ a caller hears a provider's words about them, the appliance's files never do.
 
 import base64
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from app.logs.fields import FIELDS
 from app.logs.redact import GONE
+from app.tracing.attributes import ATTRIBUTES
 from tests.journeys.canaries import SCENES, WORDS, Canaries
 from tests.journeys.leaky_street import OTHERS, PROMPTS, REFUSALS, Street, provider_id, street
+from tests.upstreams.collector import PlayedCollector
 
 JSON_FILES = """
 [logs]
@@ -22,6 +25,11 @@ format = "json"
 file = "{folder}/t.log"
 file_bytes_max = 100_000
 files_kept = 1000
+"""
+TRACES = """
+[tracing]
+endpoint = "{endpoint}"
+headers = {{ X-Token = "env:TP_LEAK_COLLECTOR" }}
 """
 
 
@@ -201,7 +209,9 @@ def check_json(folder: Path) -> str:
 async def test_no_planted_secret_is_found_anywhere(tmp_path: Path, logs: str) -> None:
     folder = tmp_path / "data" / "logs"
     folder.mkdir(parents=True)
-    async with street(tmp_path, logs.format(folder=folder)) as town:
+    async with PlayedCollector() as collector, AsyncExitStack() as stack:
+        more = logs.format(folder=folder) + TRACES.format(endpoint=collector.endpoint)
+        town = await stack.enter_async_context(street(tmp_path, more))
         town.canaries.plant("prompt")
         town.canaries.plant("system prompt")
         await settle_in(town)
@@ -209,6 +219,13 @@ async def test_no_planted_secret_is_found_anywhere(tmp_path: Path, logs: str) ->
         await ask_wrongly(town)
         await town.heard_from("/hook", "/billing")  # tim's last cent, and what a call cost
         await hear_everything(town)
+        await collector.until(lambda: len(collector.spans) > 5 * len(SCENES))
+        for body in collector.bodies:
+            town.canaries.look("a trace", body)
+        assert {name for span in collector.spans for name in span.attributes} <= ATTRIBUTES
+        assert {each.headers["x-token"] for each in collector.serving.asked} == {
+            town.canaries.planted["collector's token"]
+        }
         archive = tmp_path / "backup.tar"
         await town.cli("backup", str(archive))
         seen = town.look_at_files("while it runs")
