@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from app.config import Config, convert, explained, with_moments_as_text
+from app.config_carried import with_carried
 from app.config_faults import Fault, Steps
 from app.config_lines import lines_of
 from app.config_rules import broken
+from app.errors import ConfigError
 
 FAULTS_MAX = 200
 """How many are told; a file with more is none of ours."""
@@ -66,6 +68,10 @@ def survey_file(path: Path | None, data_dir: str | None = None) -> Survey:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return _nothing(f"not valid TOML: {error}")
+    try:
+        raw, _ = with_carried(raw, data_dir)
+    except ConfigError as error:
+        return _nothing(str(error))
     found = survey(raw, lines_of(text))
     if data_dir is None or found.config is None:
         return found

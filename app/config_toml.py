@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import time
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting as it is in force. ``origin`` is "default", "file" or "command line"; ``file``
-    and ``line`` (from 1) say where, if it is from a file.
+    """One setting as it is in force. ``origin`` is "default", "file", "command line" or "bundle";
+    ``file`` and ``line`` (from 1) say where, if it is from a file.
     """
 
     path: str
@@ -34,15 +34,24 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settings_of(
-    config: Config, lines: Mapping[Steps, int], file: Path | None, *, data_dir_given: bool
+    config: Config,
+    lines: Mapping[Steps, int],
+    file: Path | None,
+    *,
+    data_dir_given: bool,
+    carried: Sequence[Steps] = (),
 ) -> dict[Steps, Setting]:
-    """Every setting that has a value; ``data_dir_given``: on the command line."""
+    """Every setting that has a value; ``data_dir_given``: on the command line. ``carried`` are the
+    places that a bundle filled in.
+    """
     found = {}
     for steps, value in leaves(config):
         line = lines.get(steps)
         origin = "default" if line is None else "file"
         if data_dir_given and steps == ("server", "data_dir"):
             origin, line = "command line", None
+        if any(steps[: len(each)] == each for each in carried):
+            origin, line = "bundle", None
         found[steps] = Setting(
             path=shown(steps),
             value=shown_value(config, steps, value),

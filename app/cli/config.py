@@ -66,6 +66,7 @@ def show(invocation: Invocation, file: Path | None, origin: bool, as_json: bool)
     Secrets are shown only as the references to them that the file has.
     """
     from app.config import load
+    from app.config_carried import carried_places
     from app.config_survey import survey_file
     from app.config_toml import settings_of, to_toml
 
@@ -73,7 +74,8 @@ def show(invocation: Invocation, file: Path | None, origin: bool, as_json: bool)
     in_force = load(file, invocation.data_dir)  # refuses what a start refuses, in its words
     lines = survey_file(file).lines
     given = invocation.data_dir is not None
-    settings = settings_of(in_force, lines, file, data_dir_given=given)
+    carried = carried_places(file, invocation.data_dir)
+    settings = settings_of(in_force, lines, file, data_dir_given=given, carried=carried)
     if as_json:
         found = list(settings.values())
         show_json(found if origin else {each.path: each.value for each in found})

@@ -64,18 +64,17 @@ def write_bundle(
     """Write the models into the new file ``path``. Raises StoreError, OSError."""
     index = Index(FORMAT, now_ms(), list(models))
     data = msgspec.json.encode(index)
-    signature = Signature(*(("", "") if key is None else sign(key, data)))
     partial = path.with_name(f".{path.name}.part")
     total = sum(index.blobs().values())
     done = 0
     try:
         with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as archive:
             archive.addfile(_entry("bundle.json", len(data)), BytesIO(data))
-            signed = msgspec.json.encode(signature)
+            signed = signature_of(data, key)
             archive.addfile(_entry("bundle.sig", len(signed)), BytesIO(signed))
             for digest, size in index.blobs().items():
                 with open(open_to_read(store.blobs.path(digest)), "rb") as blob:
-                    archive.addfile(_entry(_blob_name(digest), size), blob)
+                    archive.addfile(_entry(blob_name(digest), size), blob)
                 done += size
                 tell("writing", done, total)
         partial.replace(path)
@@ -98,18 +97,51 @@ def read_bundle(
         try:
             index = _index(file, trusted, allow_unsigned=allow_unsigned)
             _check_room(store, index)
-            total = sum(index.blobs().values())
-            done = 0
-            for digest, size in index.blobs().items():
-                _blob(store, file, index, digest, size, _further(tell, done, total))
-                done += size
+            take_blobs(store, file, index.models, tell)
             if read_member(file) is not None:
                 raise BundleRefused("it holds more than it says")
         except (TarError, NameRefused) as error:
             raise BundleRefused(f"{path.name}: {error}") from error
         except (BundleRefused, FileRefused, WrongContent) as error:
             raise BundleRefused(f"{path.name}: {error}") from error
-    for manifest in index.models:
+    put_models(store, index.models)
+    return index.models
+
+
+def signature_of(data: bytes, key: Ed25519PrivateKey | None) -> bytes:
+    """``bundle.sig`` for an index; one that says that nobody signed, without a key."""
+    return msgspec.json.encode(Signature(*(("", "") if key is None else sign(key, data))))
+
+
+def blobs_of(models: Sequence[Manifest]) -> dict[str, int]:
+    """Digest and bytes of their files, in the order of their first mention.
+
+    Raises BundleRefused where one file has two sizes.
+    """
+    found: dict[str, int] = {}
+    for each in models:
+        for file in each.files:
+            if found.setdefault(file.sha256, file.bytes) != file.bytes:
+                raise BundleRefused("its bundle.json gives one file two sizes")
+    return found
+
+
+def take_blobs(store: Store, file: BinaryIO, models: Sequence[Manifest], tell: Tell) -> None:
+    """Read the blobs of all models, which come next, into the store; those in it are passed over.
+
+    Raises BundleRefused, TarError, StoreError, OSError.
+    """
+    blobs = blobs_of(models)
+    total = sum(blobs.values())
+    done = 0
+    for digest, size in blobs.items():
+        _blob(store, file, models, digest, size, _further(tell, done, total))
+        done += size
+
+
+def put_models(store: Store, models: Sequence[Manifest]) -> None:
+    """Name what ``take_blobs`` brought. Raises StoreError for a model that nothing can load."""
+    for manifest in models:
         store.put(manifest)
         if manifest.format == "gguf":
             try:
@@ -117,7 +149,6 @@ def read_bundle(
             except StoreError:
                 store.remove(manifest.name)
                 raise
-    return index.models
 
 
 def _further(tell: Tell, done: int, total: int) -> Callable[[int], None]:
@@ -126,13 +157,39 @@ def _further(tell: Tell, done: int, total: int) -> Callable[[int], None]:
 
 def _index(file: BinaryIO, trusted: Sequence[str], *, allow_unsigned: bool) -> Index:
     """The signed list of what follows. Raises BundleRefused, TarError."""
-    data = _small(file, "bundle.json", INDEX_BYTES_MAX)
+    data, signature = read_signed(file)
+    check_signature(data, signature, trusted, allow_unsigned=allow_unsigned)
     try:
-        signature = msgspec.json.decode(
-            _small(file, "bundle.sig", SIGNATURE_BYTES_MAX), type=Signature
-        )
-    except msgspec.MsgspecError as error:
+        index = msgspec.json.decode(data, type=Index)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if b'"content":"site"' in data[:200]:
+            raise BundleRefused("it is a whole site's: `turnpike bundle apply` takes it") from error
+        raise BundleRefused(f"its bundle.json cannot be read: {error}") from error
+    if index.format != FORMAT or not index.models:
+        raise BundleRefused("it is of another version, or holds no model")
+    for manifest in index.models:
+        check_manifest(manifest)
+    blobs_of(index.models)
+    return index
+
+
+def read_signed(file: BinaryIO) -> tuple[bytes, Signature]:
+    """``bundle.json``, unread, and its signature, unchecked. Raises BundleRefused, TarError."""
+    data = _small(file, "bundle.json", INDEX_BYTES_MAX)
+    signed = _small(file, "bundle.sig", SIGNATURE_BYTES_MAX)
+    try:
+        return data, msgspec.json.decode(signed, type=Signature)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BundleRefused("its signature cannot be read") from error
+
+
+def check_signature(
+    data: bytes, signature: Signature, trusted: Sequence[str] | None, *, allow_unsigned: bool
+) -> None:
+    """Whether one whose key is in ``trusted`` (anybody, where that is None) signed ``data``.
+
+    Raises BundleRefused.
+    """
     if not signature.key and not signature.signature:
         if not allow_unsigned:
             raise BundleRefused(
@@ -141,24 +198,12 @@ def _index(file: BinaryIO, trusted: Sequence[str], *, allow_unsigned: bool) -> I
             )
     elif not is_signed(signature.key, signature.signature, data):
         raise BundleRefused("its signature is wrong: it was changed, or damaged on the way")
-    elif signature.key not in trusted:
+    elif trusted is not None and signature.key not in trusted:
         raise BundleRefused(
             f"it is signed with the key {signature.key}, which is not trusted here. If it is that"
             " of whom you expect, give it with --trust-key, or list it in trusted_keys under"
             " [local.hub]"
         )
-    try:
-        index = msgspec.json.decode(data, type=Index)
-    except msgspec.MsgspecError as error:
-        raise BundleRefused(f"its bundle.json cannot be read: {error}") from error
-    if index.format != FORMAT or not index.models:
-        raise BundleRefused("it is of another version, or holds no model")
-    for manifest in index.models:
-        check_manifest(manifest)
-    sizes = {(f.sha256, f.bytes) for each in index.models for f in each.files}
-    if len(sizes) != len(index.blobs()):
-        raise BundleRefused("its bundle.json gives one file two sizes")
-    return index
 
 
 def _small(file: BinaryIO, name: str, bytes_max: int) -> bytes:
@@ -184,13 +229,13 @@ def _expected(file: BinaryIO, name: str) -> Member:
 def _blob(
     store: Store,
     file: BinaryIO,
-    index: Index,
+    models: Sequence[Manifest],
     digest: str,
     size: int,
     tell: Callable[[int], None],
 ) -> None:
     """The next blob, into the store unless it is there. Raises BundleRefused, StoreError."""
-    member = _expected(file, _blob_name(digest))
+    member = _expected(file, blob_name(digest))
     if member.size != size:
         raise BundleRefused(f"its {member.name} has {member.size} bytes instead of {size}")
     if store.blobs.has(digest, size):
@@ -206,7 +251,7 @@ def _blob(
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    names = {f.name for each in index.models for f in each.files if f.sha256 == digest}
+    names = {f.name for each in models for f in each.files if f.sha256 == digest}
 
     def check(found: Path) -> None:
         for name in sorted(names):
@@ -239,7 +284,8 @@ def _check_room(store: Store, index: Index) -> None:
         )
 
 
-def _blob_name(digest: str) -> str:
+def blob_name(digest: str) -> str:
+    """What a blob is called in a bundle."""
     return f"blobs/sha256-{digest}"
 
 

@@ -35,7 +35,7 @@ def make_key(path: Path) -> str:
         )
     with os.fdopen(fd, "wb") as file:
         file.write(text)
-    return _public(key)
+    return public_key(key)
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
@@ -56,7 +56,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
 
 def sign(key: Ed25519PrivateKey, data: bytes) -> tuple[str, str]:
     """Public key and signature, in hex."""
-    return _public(key), key.sign(data).hex()
+    return public_key(key), key.sign(data).hex()
 
 
 def is_signed(public_key: str, signature: str, data: bytes) -> bool:
@@ -71,5 +71,6 @@ def is_signed(public_key: str, signature: str, data: bytes) -> bool:
     return True
 
 
-def _public(key: Ed25519PrivateKey) -> str:
+def public_key(key: Ed25519PrivateKey) -> str:
+    """What others know it by: 64 hex digits."""
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()

@@ -4,11 +4,13 @@ Python's ``tarfile`` reads links, devices, sparse files and headers of any lengt
 cannot be abused. Format: POSIX.1-2017, ustar; sizes over 8 GiB in base 256, as GNU tar writes them.
 """
 
+import tarfile
 from typing import BinaryIO
 
 import msgspec
 
 BLOCK = 512
+_RECORD = 20 * BLOCK  # an archive is a whole number of these
 _PLAIN = (b"0", b"\0")
 _KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device",
           b"5": "a folder", b"6": "a pipe"}  # fmt: skip
@@ -23,6 +25,26 @@ class Member(msgspec.Struct, frozen=True):
 
     name: str
     size: int
+
+
+def header(name: str, size: int, *, mode: int = 0o600, at_s: int = 0) -> bytes:
+    """The one block before a plain file of at most 100 letters' name; the same for the same."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = size, mode, at_s
+    block = entry.tobuf(tarfile.GNU_FORMAT)
+    if len(block) != BLOCK:
+        raise TarError(f"the name of {name!r} is too long")
+    return block
+
+
+def padded(size: int) -> int:
+    """How long so many bytes are in an archive."""
+    return size + -size % BLOCK
+
+
+def end(before: int) -> bytes:
+    """What ends an archive of so many bytes: two empty blocks, and up to a whole record."""
+    return bytes(2 * BLOCK + -(before + 2 * BLOCK) % _RECORD)
 
 
 def read_member(file: BinaryIO) -> Member | None:

@@ -1,7 +1,8 @@
 """Asks a binary that has nothing but itself: run in a network namespace of its own, as root.
 
 ``alone.py ROOT``: starts ``/turnpike serve`` inside of the folder ROOT, asks it as an OpenAI
-client, ends it, and prints what it said as JSON.
+client, ends it, and prints what it said as JSON. ``alone.py ROOT MODEL``: with ROOT/config.toml,
+and asks MODEL for a vector of ``TEXT``.
 """
 
 import fcntl
@@ -17,6 +18,7 @@ import openai
 
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+TEXT = "The toll road is closed today."
 
 
 def loopback_up() -> None:
@@ -27,11 +29,12 @@ def loopback_up() -> None:
         fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh", b"lo", flags | _UP))
 
 
-def main(root: str) -> None:
+def main(root: str, embedder: str = "") -> None:
     """See above."""
     loopback_up()
+    configured = ["--config", "/config.toml"] if embedder else []
     with subprocess.Popen(
-        ["/usr/sbin/chroot", root, "/turnpike", "--data-dir", "/data", "serve"],
+        ["/usr/sbin/chroot", root, "/turnpike", *configured, "--data-dir", "/data", "serve"],
         env={},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,16 +50,25 @@ def main(root: str) -> None:
             found = re.search(r"\btp_\w+", line)
             key = key or (found[0] if found else "")
         client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key=key, timeout=90)
-        answer = client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": "Say hello."}], max_tokens=16
-        )
+        told = _vector(client, embedder) if embedder else _answer(client)
         server.send_signal(signal.SIGTERM)
         status = server.wait(30)
         said += server.stdout.read()
+    print(json.dumps({**told, "status": status, "said": said}))
+
+
+def _answer(client: openai.OpenAI) -> dict[str, object]:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Say hello."}], max_tokens=16
+    )
     tokens = answer.usage.completion_tokens if answer.usage else 0
-    text = answer.choices[0].message.content
-    print(json.dumps({"text": text, "tokens": tokens, "status": status, "said": said}))
+    return {"text": answer.choices[0].message.content, "tokens": tokens}
+
+
+def _vector(client: openai.OpenAI, model: str) -> dict[str, object]:
+    answer = client.embeddings.create(model=model, input=TEXT)
+    return {"vector": answer.data[0].embedding, "tokens": answer.usage.prompt_tokens}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -20,6 +20,8 @@ from tests.docs.test_readme import blocks, parses
 from tests.packaging.test_install_as_root import own_mounts
 from tests.tidy.tree import ROOT
 
+OF_THE_PROGRAM = {"--make-key", "--program", "--model", "--home"}
+
 PAGE = ROOT / "packaging" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
@@ -179,5 +181,5 @@ def test_what_the_table_says_is_in_the_script_and_the_unit() -> None:
     for path in ("/etc/turnpike/config.toml", "/var/lib/turnpike"):
         assert path in units
     assert "manifest=$etc/installed" in script_text
-    named = set(re.findall(r"`(?:\./install )?(--[a-z-]+)[^`]*`", TEXT)) - {"--make-key"}
+    named = set(re.findall(r"`(?:\./install )?(--[a-z-]+)[^`]*`", TEXT)) - OF_THE_PROGRAM
     assert {name for name in named if name not in script_text} == set()
