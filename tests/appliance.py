@@ -37,10 +37,11 @@ class RunningAppliance:
     config_path: Path
     base_url: str
     env: dict[str, str] = field(repr=False)
+    binary: Path | None = None
 
     def cli(self, *args: str) -> str:
         """Run a command against this data directory; its stdout. Fails on a non-zero exit."""
-        return cli(self.data_dir, *args, config=self.config_path, env=self.env)
+        return cli(self.data_dir, *args, config=self.config_path, env=self.env, binary=self.binary)
 
     def key(self, user: str = "owner") -> str:
         """A fresh API key."""
@@ -79,10 +80,14 @@ class RunningAppliance:
 
 
 def cli(
-    data_dir: Path, *args: str, config: Path | None = None, env: dict[str, str] | None = None
+    data_dir: Path,
+    *args: str,
+    config: Path | None = None,
+    env: dict[str, str] | None = None,
+    binary: Path | None = None,
 ) -> str:
     """Run ``turnpike ARGS`` on a data directory; its stdout."""
-    command = [sys.executable, "-m", "app"]
+    command = program_command("app" if binary is None else binary)
     if config is not None:
         command += ["--config", str(config)]
     done = subprocess.run(
@@ -98,18 +103,23 @@ def cli(
     return done.stdout
 
 
+def program_command(program: str | Path) -> list[str]:
+    """How to run a module of the source, or a binary."""
+    return [str(program)] if isinstance(program, Path) else [sys.executable, "-m", program]
+
+
 @contextmanager
 def appliance(
     data_dir: Path,
     config: str = "",
     env: dict[str, str] | None = None,
-    program: str = "app",
+    program: str | Path = "app",
     inside: Callable[..., list[str]] = lambda *command: list(command),
 ) -> Iterator[RunningAppliance]:
     """Start one on a free port, wait until it is ready, and end it with its own id.
 
-    ``program`` is the module that is run: the benchmarks have one that does not bill. ``inside``
-    makes a command one that runs somewhere else, with the same process id.
+    ``program`` is the module that is run (the benchmarks have one that does not bill), or the path
+    of a binary. ``inside`` makes a command one that runs somewhere else, with the same process id.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     config_path = data_dir / "config.toml"
@@ -125,7 +135,7 @@ def appliance(
     with log_path.open("a") as log:
         process = subprocess.Popen(
             inside(
-                *(sys.executable, "-m", program),
+                *program_command(program),
                 *("--config", str(config_path), "--data-dir", str(data_dir), "serve"),
             ),
             stdout=log,
@@ -135,7 +145,8 @@ def appliance(
         )
     try:
         base_url = _wait_until_ready(process, data_dir, log_path)
-        yield RunningAppliance(process, data_dir, config_path, base_url, environment)
+        binary = program if isinstance(program, Path) else None
+        yield RunningAppliance(process, data_dir, config_path, base_url, environment, binary)
     finally:
         if process.poll() is None:
             process.terminate()

@@ -2,14 +2,16 @@
 
 uvicorn waits for headers without end and takes them at any size (reliability.md D7), and answers
 an unparsable request in plain text. Here headers have a deadline and a byte limit, and even the
-answer to garbage has the error body that OpenAI's clients read.
+answer to garbage has the error body that OpenAI's clients read. Nor does it bound how long a client
+may leave its answer unread, or how many connections one address opens.
 """
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -17,14 +19,17 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from app.api.envelope import error_body
+from app.api.envelope import error_body, error_headers
 from app.config import Server
-from app.errors import InvalidRequest
+from app.errors import CallError, InvalidRequest, RateLimited
 from app.ids import new_call_id
 
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_SECONDS_MAX = 15.0
 LINGER_SECONDS = 1.0
+RETRY_CONNECTING_SECONDS = 5
+_CLOSE = (b"connection", b"close")
+_LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
 def answer_at_once(
@@ -35,8 +40,8 @@ def answer_at_once(
 
     As two messages it costs two writes to the system, a tenth of a small call.
     """
-    cycle = _free_cycle(send)
-    if cycle is None:
+    cycle, headers = _free_cycle(send), list(headers)
+    if cycle is None or _CLOSE in headers:
         return False
     cycle.transport.write(b"".join((*_head(cycle, status, headers), b"\r\n", body)))
     cycle.response_complete = True
@@ -117,7 +122,12 @@ class BoundedHttp(HttpToolsProtocol):
 
     body_idle_seconds_max = 30.0
     body_seconds_max = 120.0
+    unread_seconds_max = 60.0
+    connections_per_address_max = 100
+    connections_by_address: ClassVar[Counter[str]] = Counter()
 
+    _address = ""
+    _unread_alarm: asyncio.TimerHandle | None = None
     _alarm: asyncio.TimerHandle | None = None
     _awaiting = Awaiting.REQUEST
     _header_bytes = 0
@@ -128,6 +138,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
         super().connection_made(transport)
+        if not self._is_one_of_few():
+            return
         if self.is_kept:
             self._alarm = self.loop.call_later(self.timeout_keep_alive, self._late)
         else:
@@ -154,7 +166,23 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_alarm()
+        if self._unread_alarm is not None:
+            self._unread_alarm.cancel()
+        if self._address:
+            self.connections_by_address[self._address] -= 1
+            if not self.connections_by_address[self._address]:
+                del self.connections_by_address[self._address]
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        if self._unread_alarm is not None:
+            self._unread_alarm.cancel()
+            self._unread_alarm = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -219,24 +247,72 @@ class BoundedHttp(HttpToolsProtocol):
             # Already answered, or opened in advance and never used: nothing to say.
             self.transport.close()
             return
-        if self._awaiting is Awaiting.BODY:
-            # The application hears that the client is gone; what it would answer is not sent.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
         self._refuse(
             f"The request's {self._awaiting.value.removeprefix('a ')} did not arrive in time."
         )
 
-    def _refuse(self, message: str) -> None:
-        self._stop_alarm()
-        call_id = new_call_id()
-        body = error_body(InvalidRequest(message, code="bad_request"), call_id)
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\ninference-id: {call_id}\r\nconnection: close\r\n\r\n"
+    def _leave_cycle(self) -> bool:
+        """The application hears that the client of the request that is being answered is gone, and
+        what it would still answer is not sent. Whether an answer had begun."""
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return bool(cycle.response_started)
+
+    def _is_one_of_few(self) -> bool:
+        """Whether its address may have one more connection. A proxy on this machine has all of
+        them, and is not counted."""
+        host = self.client[0] if self.client else ""
+        if not host or not self.connections_per_address_max or not _is_counted(host):
+            return True
+        self._address = host
+        self.connections_by_address[host] += 1
+        most = self.connections_per_address_max
+        if self.connections_by_address[host] <= most:
+            return True
+        self._answer_error(
+            RateLimited(
+                f"Your address has {most} connections open already. Close some, or send several"
+                " requests on each.",
+                code="too_many_connections",
+                retry_after_s=RETRY_CONNECTING_SECONDS,
+            )
         )
+        return False
+
+    def _watch_unread(self, before: int | None = None) -> None:
+        """Cut a client off that takes nothing of its answer between two looks: it would hold its
+        buffers, its task and its descriptor for ever."""
+        self._unread_alarm = None
+        size = self.transport.get_write_buffer_size()
+        if before is not None and size >= before:
+            self.transport.abort()
+            return
+        self._unread_alarm = self.loop.call_later(self.unread_seconds_max, self._watch_unread, size)
+
+    def _refuse(self, message: str) -> None:
+        self._answer_error(InvalidRequest(message, code="bad_request"))
+
+    def _answer_error(self, error: CallError) -> None:
+        """Say it in place of any answer that has not begun, and close."""
+        self._stop_alarm()
         self._refused = True
-        self.transport.write(head.encode() + body)
+        if self._leave_cycle():
+            self.transport.close()
+            return
+        call_id = new_call_id()
+        body = error_body(error, call_id)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"inference-id", call_id.encode()),
+            _CLOSE,
+            *error_headers(error),
+        ]
+        lines = (b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"".join((STATUS_LINE[error.status], *lines, b"\r\n", body)))
         # Closed at once, with bytes still coming in, the client's system would throw the answer
         # away; so only this side ends now.
         if self.transport.can_write_eof():
@@ -244,11 +320,19 @@ class BoundedHttp(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
+def _is_counted(address: str) -> bool:
+    """Whether it is another machine's."""
+    return not address.startswith(_LOOPBACK)
+
+
 def bounded_http(server: Server) -> type[BoundedHttp]:
-    """The protocol with the configured limits on bodies."""
+    """The protocol with the configured limits, and with its own count of connections."""
 
     class Configured(BoundedHttp):
         body_idle_seconds_max = server.body_idle_seconds_max
         body_seconds_max = server.body_seconds_max
+        unread_seconds_max = server.unread_seconds_max
+        connections_per_address_max = server.connections_per_address_max
+        connections_by_address: ClassVar[Counter[str]] = Counter()
 
     return Configured

@@ -34,7 +34,7 @@ class SendWithId:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._state[_STARTED] = True
+            self._state[_STARTED] = message["status"]
             self._answers[message["status"] // 100] += 1
             message["headers"] = [*message["headers"], self._id]
         await self._send(message)
@@ -60,7 +60,7 @@ class SendWithId:
     ) -> bool:
         if _STARTED in self._state or not write(self._send, status, (*headers, self._id), data):
             return False
-        self._state[_STARTED] = True
+        self._state[_STARTED] = status
         self._answers[status // 100] += 1
         return True
 
@@ -90,6 +90,11 @@ class Guard:
         send_with_id = SendWithId(send, state, call_id, self._answers)
         try:
             _check_headers(scope["headers"])
+        except CallError as error:
+            # What comes next on this connection may be part of what was meant to be hidden.
+            await send_error(send_with_id, error, call_id, close=True)
+            return
+        try:
             app = self._direct.get(scope["path"], self._app)
             await app(scope, receive, send_with_id)
         except CallError as error:
@@ -115,6 +120,12 @@ def answer_started(scope: Scope) -> bool:
     return _STARTED in scope["state"]
 
 
+def status_of(scope: Scope) -> int | None:
+    """The status that was answered with; None where nothing was."""
+    found: int | None = scope["state"].get(_STARTED)
+    return found
+
+
 def _check_headers(headers: Any) -> None:
     hosts = authorizations = size = 0
     for name, value in headers:
@@ -131,7 +142,9 @@ def _check_headers(headers: Any) -> None:
         raise InvalidRequest("The request's headers are larger than 32 KiB.", code="bad_request")
 
 
-async def send_error(send: Send, error: CallError, call_id: str) -> None:
-    """Answer with an error; nothing may have been sent before."""
-    body = error_body(error, call_id)
-    await send_answer(send, error.status, body, headers=error_headers(error))
+async def send_error(send: Send, error: CallError, call_id: str, *, close: bool = False) -> None:
+    """Answer with an error; nothing may have been sent before. ``close``: the connection too."""
+    body, headers = error_body(error, call_id), error_headers(error)
+    if close:
+        headers.append((b"connection", b"close"))
+    await send_answer(send, error.status, body, headers=headers)

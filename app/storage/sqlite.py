@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.storage.migrate import DatabaseRefused, Due, migrate, shipped_migration
 from app.storage.read_only import DAMAGE_CODES
 from app.storage.restore_advice import check_no_restore, restore_advice
 from app.storage.second_try import SecondTryConnection
+from app.storage.wal_check import damage, read_log, taken_over
 from app.storage.writer import GroupMember, Writer
 
 READERS = 3
@@ -167,6 +169,7 @@ class SqliteDatabase:
         # SQLite gives its -wal and -shm files the mode of the file itself.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._path.chmod(0o600)
+        torn = self._check_log()
         connection = sqlite3.connect(
             self._uri("rw"),
             uri=True,
@@ -188,6 +191,8 @@ class SqliteDatabase:
             ):
                 connection.execute(f"PRAGMA {pragma}")
             self._check(connection)
+            if torn:  # lest what is left of it is taken for lost transactions another time
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._migrate(connection)
             # Not for migrations, some of which count on running once.
             connection.make_room = self._make_room
@@ -207,6 +212,20 @@ class SqliteDatabase:
         safely = self._upgrade.around(due, now_ms) if due and self._upgrade else nullcontext()
         with safely:
             migrate(connection, shipped_migrations(), now_ms)
+
+    def _check_log(self) -> bool:
+        """Refuse a write-ahead log that lost more than a power cut can take; whether its end is
+        torn."""
+        found = read_log(self._path)
+        if sys.platform == "win32" or (found.sound and not found.frames):
+            return False
+        last = taken_over(self._path) if found.sound else 0
+        problem = damage(found, last)
+        if problem is not None:
+            raise DatabaseRefused(
+                f"The database {self._path} is damaged: {problem}. {restore_advice(self._path)}"
+            )
+        return found.frames > last
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Let SQLite look at every page of a file that is small enough for that."""

@@ -101,12 +101,13 @@ class Caller:
         headers: dict[str, str] | None = None,
         drop_at: int | None = None,
         cut_at: int | None = None,
+        path: str = "/v1/chat/completions",
     ) -> Heard:
         """One request. ``drop_at``: leave after so many bytes of the answer, headers counted;
         ``cut_at``: leave after so many bytes of the request. Raises OSError, EOFError where the
         server goes away.
         """
-        request = self._request(body, headers or {})
+        request = self._request(path, body, headers or {})
         if self._writer is None or self._writer.is_closing():
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
         assert self._reader is not None
@@ -125,10 +126,10 @@ class Caller:
             self._writer.transport.abort()
             self._reader = self._writer = None
 
-    def _request(self, body: dict[str, Any], headers: dict[str, str]) -> bytes:
+    def _request(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> bytes:
         content = json.dumps(body).encode()
         lines = [
-            "POST /v1/chat/completions HTTP/1.1",
+            f"POST {path} HTTP/1.1",
             f"Host: {self._host}:{self._port}",
             f"Authorization: Bearer {self._key}",
             "Content-Type: application/json",

@@ -224,6 +224,16 @@ def test_hostile_heads_are_answered_400_once(running: RunningAppliance, head: by
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("header", ["Host: b", "Authorization: Bearer a", f"X-Big: {'a' * 33_000}"])
+def test_nothing_is_answered_behind_a_hostile_head(running: RunningAppliance, header: str) -> None:
+    """It may be a part of it that another server before this one took for a request."""
+    first = f"GET /healthz HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\n{header}\r\n\r\n"
+    received = raw(running, first.encode() + b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"HTTP/1.1 200 " not in received
+    assert b"\r\nconnection: close\r\n" in received
+
+
 def test_the_server_is_well_after_all_this(running: RunningAppliance) -> None:
     assert httpx.get(f"{running.base_url}/readyz", trust_env=False).status_code == 200
     assert running.process.poll() is None

@@ -199,6 +199,7 @@ class PlayedProvider:
             for task in (playing, leaving):
                 task.cancel()
             await asyncio.gather(playing, leaving, return_exceptions=True)
+            booked.ended = True
 
     async def _play(self, writer: asyncio.StreamWriter, answer: Answer) -> bool:
         await self.gate.wait()

@@ -146,8 +146,8 @@ class Booked:
     """What the provider wrote down about one request. Tokens are what it would bill.
 
     ``gone`` is true when the client closed before the answer was complete; ``finished`` when all of
-    the answer was written; ``hanging`` while a scene hangs on purpose. ``headers`` has lower-case
-    names.
+    the answer was written; ``hanging`` while a scene hangs on purpose; ``ended`` once nothing more
+    happens to it. ``headers`` has lower-case names.
     """
 
     number: int
@@ -164,6 +164,7 @@ class Booked:
     finished: bool = False
     gone: bool = False
     hanging: bool = False
+    ended: bool = False
 
     def bill(self, rates: Rates) -> int:
         """What the provider charges for the request at these rates, in nano-USD."""
