@@ -7,6 +7,7 @@ less what only makes it. What else is linked or copied in is added by hand here.
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +39,61 @@ _LINKED = {  # beside Python's own distributions: name → (version's key, licen
 _WORDS = {
     "llama.cpp": "MIT. Copyright (c) 2023-2026 The ggml authors. The terms are those of"
     " llama_cpp_python in this file.",
+    "Intel oneAPI Math Kernel Library": "In the edition with torch, within torch. Intel Simplified"
+    " Software License; its text is among torch's.",
+    "oneDNN": "In the edition with torch, within torch. Apache-2.0, the text of which is in this"
+    " file under Turnpike.",
     "SQLite": "In the public domain.",
     "OpenSSL": "Apache-2.0, the text of which is in this file under Turnpike.",
 }
+# What torch needs only to compile models anew or to be built, and nothing here imports.
+NOT_OF_TORCH = frozenset({"mpmath", "networkx", "setuptools", "sympy"})
+_IN_TORCH = {
+    "Intel oneAPI Math Kernel Library": (r"Math Kernel Library Version (\S+)", "Intel ISSL"),
+    "oneDNN": (r"MKL-DNN v(\S+)", "Apache-2.0"),
+}
+_NVIDIAS = ("libcudart", "libcublas")
+_NVIDIAS_TERMS = (
+    "NVIDIA's, under the licence agreement of its CUDA toolkit, which lets programs that are made"
+    " with it bring these libraries along (attachment A)."
+)
 _RULE = "=" * 100
 SBOM, LICENCES = "sbom.cdx.json", "LICENSES.txt"
 
 
-def write(environment: Path, python: Path, root: Path, into: Path, version: str) -> None:
-    """``SBOM`` and ``LICENCES`` into the folder ``into``, where all that is inside lies already."""
+def write(
+    environment: Path,
+    python: Path,
+    root: Path,
+    into: Path,
+    version: str,
+    *,
+    with_torch: bool = False,
+    backend: Sequence[str] = (),
+) -> None:
+    """``SBOM`` and ``LICENCES`` into the folder ``into``, where all that is inside lies already.
+
+    ``backend`` are the libraries for a graphics card.
+    """
     asked = subprocess.run([python, "-I", "-c", _ASK], capture_output=True, text=True, check=True)
     facts = json.loads(asked.stdout)
-    inside = distributions(root)
+    inside = distributions(root, with_torch=with_torch)
     sbom = json.loads(environment.read_text(encoding="utf-8"))
     components = [
         each for each in sbom.get("components", []) if plain(each["name"]) in inside - {"turnpike"}
     ]
     system = _system_libraries(into)
     components += _by_hand(facts, system)
+    components += _within_torch(python) if with_torch else []
+    nvidias = [each for each in backend if each.startswith(_NVIDIAS)]
+    components += [
+        {"type": "library", "name": each, "version": each.partition(".so.")[2] or "unknown"}
+        | {"licenses": [{"license": {"name": "NVIDIA CUDA Toolkit EULA"}}]}
+        for each in nvidias
+    ]
     components.sort(key=lambda each: (str(each["name"]).lower(), str(each["version"])))
+    for each in components:
+        _forget_this_machine(each)
     sbom["components"] = components
     kept = {each["bom-ref"] for each in components if "bom-ref" in each}
     sbom["dependencies"] = [
@@ -70,12 +107,41 @@ def write(environment: Path, python: Path, root: Path, into: Path, version: str)
     }
     text = json.dumps(sbom, indent=1, sort_keys=True)
     (into / SBOM).write_text(text + "\n", encoding="utf-8")
-    (into / LICENCES).write_text(_licences(facts, inside, system, root), encoding="utf-8")
+    licences = _licences(facts, inside, system, root)
+    if nvidias:
+        licences += f"\n{_RULE}\n{', '.join(nvidias)}\n{_RULE}\n{_NVIDIAS_TERMS}\n"
+    (into / LICENCES).write_text(licences, encoding="utf-8")
 
 
-def distributions(root: Path) -> set[str]:
+def _forget_this_machine(component: dict[str, Any]) -> None:
+    """Drop where on this disk a wheel lay."""
+    if "externalReferences" in component:
+        component["externalReferences"] = [
+            each
+            for each in component["externalReferences"]
+            if not str(each.get("url", "")).startswith("file:")
+        ]
+
+
+def distributions(root: Path, *, with_torch: bool = False) -> set[str]:
     """Names of the distributions that are in the binary."""
-    return locked(root, "runtime", "llama", "starter") | {"turnpike"}
+    inside = locked(root, "runtime", "llama", "starter") | {"turnpike"}
+    if with_torch:
+        inside |= (locked(root, "torch") | {"torch"}) - NOT_OF_TORCH
+    return inside
+
+
+def _within_torch(python: Path) -> list[dict[str, Any]]:
+    """What torch's own build says that it was linked with; the licences are in torch's notices."""
+    ask = "import torch; print(torch.__config__.show())"
+    told = subprocess.run([python, "-I", "-c", ask], capture_output=True, text=True, check=True)
+    found = []
+    for name, (pattern, licence) in _IN_TORCH.items():
+        version = re.search(pattern, told.stdout)
+        if version is not None:
+            about = {"type": "library", "name": name, "version": version[1]}
+            found.append(about | {"licenses": [{"license": {"name": licence}}]})
+    return found
 
 
 def locked(root: Path, *names: str) -> set[str]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from build import build
+from build import EDITIONS, Wanted, build
 from children import LOG_TAIL_LINES, ChildFailed
 from installer import Installer
+from llama_accelerator import ACCELERATORS
 from progress import Display
 from relock import relock
 from toolchain import Missing
@@ -31,8 +32,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "command",
-        choices=["setup", "dev", "fast", "portable", "lock", "binary"],
+        choices=["setup", "dev", "torch", "fast", "portable", "lock", "binary"],
         help="setup: all that `turnpike serve` needs. dev: and the tools for tests and lint. "
+        "torch: and what serves models of safetensors. "
         "fast: llama.cpp built anew for this very processor. portable: and back again. "
         "lock: the lock files anew from pyproject.toml. "
         "binary: one file, and an archive of a folder, to carry elsewhere.",
@@ -41,6 +43,16 @@ def _arguments() -> argparse.Namespace:
         "--this-python",
         action="store_true",
         help="make .venv anew where it was made with another Python than the one running this",
+    )
+    parser.add_argument(
+        "--editions",
+        default="core starter",
+        help=f"which binaries to make, of: {' '.join(EDITIONS)} (default: core starter)",
+    )
+    parser.add_argument(
+        "--accelerator",
+        default="",
+        help=f"a kind of graphics card to make them for, of: {' '.join(ACCELERATORS)}",
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
     return parser.parse_args()
@@ -57,17 +69,39 @@ def _run(wanted: argparse.Namespace, display: Display) -> None:
         relock(ROOT, installer.venv, display)
         return
     if wanted.command == "binary":
-        folder = ROOT / "build" / "binary"
-        builder = Installer(ROOT, display, folder / "venv")
-        builder.bring_up_to_date(binary=True, variant="everywhere", this_python=wanted.this_python)
-        build(ROOT, folder, builder.venv, display)
+        _make_binaries(wanted, display)
         return
     variant = {"fast": "native", "portable": "portable"}.get(wanted.command)
     did_something = installer.bring_up_to_date(
-        dev=wanted.command == "dev", variant=variant, this_python=wanted.this_python
+        dev=wanted.command == "dev",
+        torch=wanted.command == "torch",
+        variant=variant,
+        this_python=wanted.this_python,
     )
     if not did_something and not wanted.quiet:
         display.say("Set-up is complete: nothing to do.")
+
+
+def _make_binaries(wanted: argparse.Namespace, display: Display) -> None:
+    """The editions without torch from one environment and folder, the one with it from others."""
+    editions = wanted.editions.replace(",", " ").split()
+    if unknown := [each for each in editions if each not in EDITIONS]:
+        raise Missing(f"There is no edition {unknown[0]!r}. There are: {', '.join(EDITIONS)}.")
+    if wanted.accelerator and wanted.accelerator not in ACCELERATORS:
+        raise Missing(
+            f"There is no accelerator {wanted.accelerator!r}. There are: {', '.join(ACCELERATORS)};"
+            " on a Mac, Metal is in it without asking."
+        )
+    for name, torch in (("binary", False), ("binary-torch", True)):
+        chosen = [each for each in editions if (each == "torch") is torch]
+        if not chosen:
+            continue
+        folder = ROOT / "build" / name
+        builder = Installer(ROOT, display, folder / "venv")
+        builder.bring_up_to_date(
+            binary=True, torch=torch, variant="everywhere", this_python=wanted.this_python
+        )
+        build(ROOT, folder, builder.venv, display, Wanted(chosen, wanted.accelerator))
 
 
 def main() -> int:

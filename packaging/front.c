@@ -34,7 +34,12 @@
 #define MAGIC "TURNPIKE"
 #define FOOTER 24
 #define BLOCK 512
-#define NEEDED (320u << 20) /* bytes free, to unpack into */
+#ifndef NEEDED_MIB
+#define NEEDED_MIB 320 /* free, to unpack into; an edition that is larger says so when it is compiled */
+#endif
+#define NEEDED ((uint64_t)NEEDED_MIB << 20)
+#define TEXT(number) #number
+#define TEXT_OF(number) TEXT(number)
 
 static char reasons[4096]; /* why each place was not taken, a line each */
 
@@ -153,13 +158,19 @@ static int hold(int parent, const char *name) {
     return 0;
 }
 
+/* Whether an entry was put there by one of us: a CRC and a length, perhaps a process. Others of this
+ * user's may keep theirs in the same folder. */
+static int is_ours(const char *name) {
+    return strspn(name, "0123456789abcdef") == 16 && name[16] == '-' && strspn(name + 17, "0123456789abcdef-") == strlen(name + 17);
+}
+
 /* Other versions, and what a start that was cut short left behind. */
 static void remove_others(int parent, const char *name) {
     DIR *list = fdopendir(dup(parent));
     if (!list) return;
     for (struct dirent *entry; (entry = readdir(list));) {
         char path[PATH_MAX];
-        if (entry->d_name[0] == '.' || !strcmp(entry->d_name, name)) continue;
+        if (!is_ours(entry->d_name) || !strcmp(entry->d_name, name)) continue;
         snprintf(path, sizeof path, "%s/.lock", entry->d_name);
         int lock = openat(parent, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
         if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) == 0) {
@@ -246,7 +257,7 @@ static void find_place(const char *name, const char *file, const unsigned char *
         if (parent < 0) continue;
         snprintf(path, room, "%s/%s", base, name);
         if (hold(parent, name)) { close(parent); return; }
-        if (!has_room(parent)) note(base, "less than 320 MiB free");
+        if (!has_room(parent)) note(base, "less than " TEXT_OF(NEEDED_MIB) " MiB free");
         else if (unpack(parent, name, packed, size) == 0 && hold(parent, name)) {
             remove_others(parent, name);
             close(parent);
@@ -256,7 +267,7 @@ static void find_place(const char *name, const char *file, const unsigned char *
         close(parent);
     }
     fail("there is no place to unpack to. Looked at:\n%sName one with TURNPIKE_UNPACK_DIR=/some/folder: a"
-         " folder of this user's own, not mounted noexec, with 320 MiB free. Or use the archive of the"
+         " folder of this user's own, not mounted noexec, with " TEXT_OF(NEEDED_MIB) " MiB free. Or use the archive of the"
          " folder, which unpacks nothing.", reasons);
 }
 

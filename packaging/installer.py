@@ -35,6 +35,15 @@ assert model.create_completion("One, two, three,", max_tokens=8)["choices"][0]["
 """
 
 
+_TORCH_TRIAL = "import torch; assert float((torch.ones(2, 2) @ torch.ones(2, 2))[0, 0]) == 2"
+_TORCH_NEEDS_MORE = """\
+{pin} is installed, and does not run: {why}
+The build that your package index offers may be one for NVIDIA's cards, which needs several
+gigabytes of NVIDIA's libraries. Take the build for processors: download its wheel from PyTorch's
+index of such builds into a folder, and run PIP_FIND_LINKS=FOLDER make torch. Or, for the cards,
+let pip bring all of it: .venv/bin/python -m pip install {pin}"""
+
+
 @dataclass(frozen=True)
 class Step:
     """One change to ``.venv``: done when the stamp says it was made from ``made_from``."""
@@ -63,6 +72,7 @@ class Installer:
         dev: bool = False,
         locking: bool = False,
         binary: bool = False,
+        torch: bool = False,
         variant: str | None = None,
         this_python: bool = False,
     ) -> bool:
@@ -74,7 +84,7 @@ class Installer:
         stamp = Stamp(self.venv)
         chosen = variant or stamp.done("variant") or "portable"
         llama = LlamaBuild(self._locks, self.venv, self._python, chosen, self._display)
-        steps = self._steps(llama, dev=dev, locking=locking, binary=binary)
+        steps = self._steps(llama, dev=dev, locking=locking, binary=binary, torch=torch)
         if self._why_anew(stamp, steps, this_python) or self._due(stamp, steps):
             self._change(steps, llama, this_python)
         elif variant != "native":
@@ -97,7 +107,9 @@ class Installer:
                 llama.look()
             self._do(stamp, due, llama)
 
-    def _steps(self, llama: LlamaBuild, *, dev: bool, locking: bool, binary: bool) -> list[Step]:
+    def _steps(
+        self, llama: LlamaBuild, *, dev: bool, locking: bool, binary: bool, torch: bool
+    ) -> list[Step]:
         """All steps of the wanted set-up, in order."""
         place = digest(str(self.root))
         steps = [
@@ -112,6 +124,10 @@ class Installer:
         else:
             made_from = self._project_digest()
             steps.append(Step("project", "Turnpike itself", made_from, self._install_project))
+        if torch:
+            steps.append(self._locked("torch", "What torch needs"))
+            pin = _torch_pin(self.root)
+            steps.append(Step("torch-itself", pin, digest(pin), lambda: self._install_torch(pin)))
         if dev:
             steps.append(self._locked("dev", "Tools for tests and lint"))
             steps.append(self._locked("samples", "Model for tests (90 MB)", "--no-deps"))
@@ -197,6 +213,20 @@ class Installer:
             expected=requirements(lock),
         )
 
+    def _install_torch(self, pin: str) -> None:
+        """By its version alone: each index has builds of its own of it, so no one hash fits.
+
+        Raises Missing where it cannot be imported.
+        """
+        self._pip(
+            *("install", "--no-deps", "--only-binary", ":all:", "--progress-bar", "raw", pin),
+            expected=1,
+        )
+        try:
+            self._command([str(self._python), "-c", _TORCH_TRIAL])
+        except ChildFailed as failed:
+            raise Missing(_TORCH_NEEDS_MORE.format(pin=pin, why=failed.tail[-1:])) from failed
+
     def _drop_setuptools(self) -> None:
         """Python 3.11 puts an old one into every environment; nothing here needs it."""
         if any(self._site_packages().glob("setuptools-*.dist-info")):
@@ -271,3 +301,10 @@ class Installer:
                 self._display.say("Another set-up of this clone is running; waiting for it.")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _torch_pin(root: Path) -> str:
+    """The line of the extra ``torch`` that names torch itself."""
+    with (root / "pyproject.toml").open("rb") as file:
+        extra = tomllib.load(file)["project"]["optional-dependencies"]["torch"]
+    return next(str(line) for line in extra if str(line).startswith("torch=="))

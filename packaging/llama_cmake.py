@@ -127,10 +127,14 @@ class Builder:
         where = ["-S", str(source), "-B", str(build), f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         self._run([cmake, "-G", "Ninja", *where, *flags], lambda line: self._display.tick())
 
+        most = 0  # builds within the build count their own files
+
         def on_line(line: str) -> None:
-            if counted := ninja_progress(line):
-                done, total = counted
-                self._display.update(done / total, f"{done} of {total} files")
+            nonlocal most
+            counted = ninja_progress(line)
+            if counted is not None and counted[1] >= most:
+                done, most = counted
+                self._display.update(done / most, f"{done} of {most} files")
 
         self._run([ninja, "-C", str(build), "-j", str(compile_jobs()), *targets], on_line)
         self._display.end("kept for the next time")

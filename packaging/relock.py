@@ -19,6 +19,7 @@ LOCKS: dict[str, list[str]] = {
     "locking": ["--group", "locking"],
     "binary": ["--group", "binary"],
     "runtime": ["pyproject.toml", "--no-emit-package", "llama-cpp-python"],
+    "torch": ["--group", "torch", "--constraint", "packaging/locks/runtime.txt"],
     "dev": [
         *("pyproject.toml", "--extra", "dev", "--no-emit-package", "llama-cpp-python"),
         *("--constraint", "packaging/locks/runtime.txt"),

@@ -17,4 +17,8 @@ def make_engine(name: str) -> Engine:
         from local_runtime.engines.llama.encoder import LlamaEncoder
 
         return LlamaEncoder()
+    if name == "torch":
+        from local_runtime.engines.torch_tasks.start import fresh_engine
+
+        return fresh_engine()
     raise ValueError(f"there is no engine {name!r}")

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,29 +106,12 @@ class Blobs:
         sync_folder(self._folder)
         return found
 
-    def add(self, path: Path, *, link: bool, tell: Tell = lambda _bytes: None) -> tuple[str, int]:
-        """Take in a file from elsewhere, as a hard link where that is possible, else as a copy.
-
-        Returns its SHA-256 and size. Raises StoreError, OSError.
-        """
-        partial = self.partial_path(f"import {path} {os.getpid()}")
+    def keep(self, partial: Path, digest: str) -> None:
+        """Make ``partial`` the blob of that name, its SHA-256, as whoever wrote it found out."""
+        partial.replace(self.path(digest))
+        # Two names of one file are "replaced" by doing nothing.
         partial.unlink(missing_ok=True)
-        try:
-            if not (link and _linked(path, partial)):
-                _copy(path, partial)
-            size = partial.stat().st_size
-            if partial.stat().st_nlink == 1:
-                return self.adopt(partial, tell=tell), size
-            with os.fdopen(open_to_read(partial), "rb") as file:
-                digest, _ = _hashes(file.fileno(), size, tell, git=False)
-            partial.replace(self.path(digest))
-            # Two names of one file are "replaced" by doing nothing.
-            partial.unlink(missing_ok=True)
-            sync_folder(self._folder)
-            return digest, size
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        sync_folder(self._folder)
 
     def digest_of(self, digest: str, tell: Tell = lambda _bytes: None) -> str:
         """The blob's hash as it is now, read anew. Raises OSError."""
@@ -211,24 +193,3 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _linked(path: Path, target: Path) -> bool:
-    """Whether a hard link was made: not of what others may write, nor to another disk."""
-    found = path.stat()
-    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
-        return False
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        return False
-    return True
-
-
-def _copy(path: Path, target: Path) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY
-    with (
-        os.fdopen(open_to_read(path.resolve()), "rb") as source,
-        os.fdopen(os.open(target, flags, 0o600), "wb") as copy,
-    ):
-        shutil.copyfileobj(source, copy, _CHUNK)

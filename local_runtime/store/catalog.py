@@ -163,10 +163,10 @@ class Store:
         return path
 
     def weights_path(self, manifest: Manifest) -> Path:
-        """The first (or only) file of a GGUF model's weights. Raises StoreError."""
+        """The first (or only) file of a model's weights. Raises StoreError."""
         paths = [self.path_of(manifest, file) for file in manifest.of_role("weights")]
-        if manifest.format != "gguf" or not paths:
-            raise StoreError(f"{manifest.name} is no GGUF model, which is what is served here")
+        if not paths:
+            raise StoreError(f"{manifest.name} has no weights; remove it, and pull it again")
         return paths[0]
 
     def projector_path(self, manifest: Manifest) -> Path | None:

@@ -1,5 +1,6 @@
 """Which files of a repository are a model: one quantisation, whole, with what belongs to it."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,6 +17,8 @@ from local_runtime.store.names import (
     quantisation_of,
     split_of,
 )
+
+_POOLING = re.compile(r"\d+_Pooling/config\.json")  # sentence-transformers' way of pooling
 
 
 class HubFile(msgspec.Struct, frozen=True):
@@ -109,7 +112,11 @@ def _all_parts(repo: str, files: list[HubFile]) -> list[HubFile]:
 
 def _safetensors(repo: str, files: list[HubFile]) -> Choice:
     """Everything that a model of safetensors consists of; those in sub-folders are other models."""
-    chosen = [file for file in files if "/" not in file.name and not _is_gguf(file)]
+    chosen = [
+        file
+        for file in files
+        if ("/" not in file.name and not _is_gguf(file)) or _POOLING.fullmatch(file.name)
+    ]
     if not any(file.name.lower().endswith(".safetensors") for file in chosen):
         names = ", ".join(sorted(file.name for file in files)[:8]) or "nothing that could be"
         raise NothingToPull(

@@ -1,11 +1,22 @@
 """What can be told of a model in the store from its headers, without loading it."""
 
+from pathlib import Path
+
 import msgspec
 
 from local_runtime.engines.contract import EngineLoadError, EngineSpec
 from local_runtime.engines.llama.encoder_size import encoder_bytes
 from local_runtime.engines.llama.footprint import footprint
-from local_runtime.kinds import Kind, KindError, encoder_context_length, kind_of
+from local_runtime.engines.torch_tasks.config import ConfigRefused
+from local_runtime.engines.torch_tasks.folder import read_folder
+from local_runtime.engines.torch_tasks.serving import host_bytes
+from local_runtime.kinds import (
+    CONTEXT_DEFAULT_MAX,
+    Kind,
+    KindError,
+    encoder_context_length,
+    kind_of,
+)
 from local_runtime.store.blobs import StoreError
 from local_runtime.store.catalog import Manifest, Store
 from local_runtime.store.gguf import GgufError, GgufHeader, read_header
@@ -35,9 +46,25 @@ def facts_of(store: Store, manifest: Manifest) -> ModelFacts:
         headers = [
             read_safetensors(store.path_of(manifest, file)) for file in manifest.of_role("weights")
         ]
+        parameters = sum(header.elements for header in headers)
+        return _of_safetensors(store.weights_path(manifest), parameters)
     except (GgufError, SafetensorsError, OSError) as error:
         raise StoreError(f"{manifest.name}: {error}") from error
-    return ModelFacts(parameters=sum(header.elements for header in headers))
+
+
+def _of_safetensors(first: Path, parameters: int) -> ModelFacts:
+    """Of an encoder that torch serves, also what its configuration says."""
+    try:
+        folder = read_folder(first)
+    except ConfigRefused:
+        return ModelFacts(parameters=parameters)
+    length = folder.config.context_length
+    return ModelFacts(
+        architecture=folder.config.family,
+        parameters=parameters,
+        context_length=length,
+        memory_bytes=host_bytes(folder, min(length, CONTEXT_DEFAULT_MAX)),
+    )
 
 
 def _of_gguf(header: GgufHeader, *, pictures: bool) -> ModelFacts:

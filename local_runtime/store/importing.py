@@ -9,6 +9,7 @@ from local_runtime.store.accepted import check_file, check_model, role_of
 from local_runtime.store.blobs import StoreError
 from local_runtime.store.catalog import Manifest, NotInStore, Store, StoredFile, now_ms
 from local_runtime.store.choice import Choice, HubFile, choose, variant_of
+from local_runtime.store.copying import add
 from local_runtime.store.gguf import read_file
 from local_runtime.store.names import (
     NameRefused,
@@ -31,14 +32,15 @@ def import_path(
     path: Path,
     name: str | None = None,
     *,
-    link: bool = True,
+    link: bool = False,
     replace: bool = False,
     tell: Tell = lambda _what, _done, _total: None,
 ) -> Manifest:
     """Take in a GGUF file (all its parts), or a folder that holds a model, as ``name``.
 
-    ``name`` is ``NAME[:VARIANT]``; what it leaves out comes from the file's. ``link``: as a hard
-    link where that is possible, so that nothing is copied. Raises StoreError, NameRefused, OSError.
+    ``name`` is ``NAME[:VARIANT]``; what it leaves out comes from the file's. The store gets a file
+    of its own; with ``link`` the very same one, where that is possible, so that whatever is written
+    to it later is in the store too. Raises StoreError, NameRefused, OSError.
     """
     wanted = None if name is None else parse_store(name)
     folder, choice = _chosen(path, None if wanted is None else wanted.variant)
@@ -57,10 +59,10 @@ def import_path(
     for file in choice.files:
         before = done
 
-        def hashed(count: int, file: HubFile = file, before: int = before) -> None:
-            tell(f"hashing {file.name}", before + count, total)
+        def told(count: int, file: HubFile = file, before: int = before) -> None:
+            tell(f"taking in {file.name}", before + count, total)
 
-        digest, size = store.blobs.add(folder / file.name, link=link, tell=hashed)
+        digest, size = add(store.blobs, folder / file.name, link=link, tell=told)
         role = role_of(file.name)
         entry = {"name": file.name, "bytes": size, "sha256": digest, "role": role}
         files.append(msgspec.convert(entry, StoredFile))

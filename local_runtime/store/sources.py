@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from local_runtime.engines.torch_tasks.folder import weights_in
 from local_runtime.store.blobs import StoreError
 from local_runtime.store.catalog import Manifest, NotInStore, Store
 from local_runtime.store.companions import check_projector
@@ -67,9 +68,10 @@ def file_of(source: str) -> Path:
     scheme, _, rest = source.partition(":")
     if scheme == "file":
         path = Path(rest).expanduser()
-        if not path.is_file():
-            raise SourceError(f"there is no file {path}")
-        return path
+        found = _file_or_weights(path)
+        if found is None:
+            raise SourceError(f"there is no file {path}, and no folder with a model of safetensors")
+        return found
     if scheme == "package":
         return _file_in_package(rest)
     raise SourceError(f"{source!r} is neither file:PATH nor package:NAME/FILE")
@@ -111,6 +113,11 @@ def _sees(projector: Path) -> bool:
     return True
 
 
+def _file_or_weights(path: Path) -> Path | None:
+    """The file itself, or the first of the weights in the folder of a model."""
+    return path if path.is_file() else weights_in(path)
+
+
 def _file_in_package(rest: str) -> Path:
     name, _, file = rest.partition("/")
     if not name.isidentifier() or not file or ".." in Path(file).parts or Path(file).is_absolute():
@@ -126,6 +133,6 @@ def _file_in_package(rest: str) -> Path:
             )
         raise SourceError(f"the Python package {name} is not installed; `make setup` installs it")
     for place in places:
-        if (path := Path(place) / file).is_file():
+        if (path := _file_or_weights(Path(place) / file)) is not None:
             return path
     raise SourceError(f"the Python package {name} holds no file {file}")

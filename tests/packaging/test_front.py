@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-import build
+from squeeze import Squeezer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the front is Linux's")
 
@@ -47,7 +48,7 @@ def one_file(front: bytes, place: Path, content: str = "1") -> Path:
     (folder / "turnpike").chmod(0o755)
     (folder / "_internal" / DEEP / LONG).write_text(content)
     (folder / "_internal" / "link").symlink_to(DEEP)
-    packed = build._packed(folder, "", 1_700_000_000)
+    packed = Squeezer().packed(folder, "", 1_700_000_000)
     lengths = len(front).to_bytes(8, "little") + len(packed).to_bytes(8, "little")
     place.write_bytes(front + packed + b"TURNPIKE" + lengths)
     place.chmod(0o755)
@@ -124,6 +125,34 @@ def test_another_version_replaces_one_that_nobody_runs(front: bytes, tmp_path: P
     assert start(third, XDG_CACHE_HOME=str(cache)).returncode == 0
     (only,) = unpacked(cache)
     assert (only / "_internal" / DEEP / LONG).read_text() == "third"
+
+
+def test_it_removes_what_it_unpacked_and_nothing_else(front: bytes, tmp_path: Path) -> None:
+    """Built wheels of llama.cpp lie beside it, where a clone is built on the same machine."""
+    place = tmp_path / "cache" / "turnpike"
+    hour_ago = time.time() - 3600
+    for name in ("wheels", "0123456789abcdef-1f", "0123456789abcdef-1f-77", "0123456789abcdex-1f"):
+        (place / name).mkdir(parents=True)
+        (place / name / "content").write_text("x")
+        os.utime(place / name, (hour_ago, hour_ago))
+    place.chmod(0o700)
+    file = one_file(front, tmp_path / "turnpike")
+    assert start(file, XDG_CACHE_HOME=str(tmp_path / "cache")).returncode == 0
+    kept = [each.name for each in unpacked(tmp_path / "cache")]
+    assert len(kept) == 3
+    assert {"wheels", "0123456789abcdex-1f"} < set(kept)
+
+
+def test_an_edition_says_how_much_room_it_needs(tmp_path: Path) -> None:
+    program = tmp_path / "front"
+    command = ["cc", "-DNEEDED_MIB=999999999", "-o", str(program), str(SOURCE), "-l:libz.a"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and "libz.a" in done.stderr:
+        pytest.skip("zlib's static library is not installed")
+    file = one_file(program.read_bytes(), tmp_path / "turnpike")
+    told = start(file, TURNPIKE_UNPACK_DIR=str(tmp_path / "cache"))
+    assert told.returncode == 1
+    assert "less than 999999999 MiB free" in told.stderr
 
 
 @pytest.mark.parametrize("cut", [1, 100, 2000])

@@ -5,16 +5,13 @@ is what the engine would really use. A build for the processor alone has none.
 """
 
 import ctypes
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from local_runtime.engines.llama.backends import ggml
 from local_runtime.engines.llama.sizing import Free
-from local_runtime.lifecycle.memory import available_bytes
+from local_runtime.lifecycle.memory import available_bytes, memory_now
 
 _KINDS = {1: "gpu", 2: "igpu"}  # ggml-backend.h, enum ggml_backend_dev_type
 _LEFT_ALONE_BYTES = 512 * 1024 * 1024  # the driver's own, and what fragments
@@ -71,23 +68,6 @@ def usable_bytes(found: list[Device]) -> int:
 def free_now() -> Free:
     """What may be taken now."""
     return Free(host_bytes=available_bytes(), device_bytes=usable_bytes(devices()))
-
-
-def memory_now() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not say.
-
-    Call it before and after a load: the difference is what the load took, file-backed pages of the
-    weights included.
-    """
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # its highest; bytes there
-    try:
-        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return 0
-    return resident * os.sysconf("SC_PAGE_SIZE")
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):

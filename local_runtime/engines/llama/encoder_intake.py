@@ -6,11 +6,11 @@ fit: half an answer is worth nothing.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from local_runtime.engines.contract import EncodeTask, EngineRequest, RequestRefused
 from local_runtime.engines.llama.encoder_batch import Text, Work
-from local_runtime.engines.llama.native import Model
 from plugins.contract import FailureKind
 
 TEXTS_MAX = 2048  # OpenAI's own limit for a list of inputs
@@ -21,12 +21,26 @@ _CUTS_MAX = 32
 _SLOTS = re.compile(r"(\{query\}|\{document\})")
 
 
+class Tokeniser(Protocol):
+    """A model's vocabulary. ``control_texts``: what of it a template may write and a caller not."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def control_texts(self) -> Collection[str]: ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """``add_special``: with what stands before and behind every text."""
+        ...
+
+
 class Intake:
     """Turns requests into work for one model."""
 
     def __init__(
         self,
-        model: Model,
+        model: Tokeniser,
         *,
         context_length: int,
         size: int,
@@ -253,7 +267,7 @@ class Draft:
         return self.at == len(self.task.texts)
 
 
-def _around(model: Model) -> tuple[list[int], list[int]]:
+def _around(model: Tokeniser) -> tuple[list[int], list[int]]:
     """The tokens that the vocabulary puts before and behind every text."""
     bare = model.tokenize("", add_special=True, parse_special=False)
     inner = model.tokenize("a", add_special=False, parse_special=False)

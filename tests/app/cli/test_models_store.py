@@ -38,7 +38,7 @@ def test_from_import_to_prune(inside: Inside, model: Path) -> None:
 
 
 def test_what_changed_since_is_found(inside: Inside, model: Path) -> None:
-    inside.out("models", "import", str(model), "--copy")
+    inside.out("models", "import", str(model), "--link")
     (blob,) = (inside.data_dir / "models" / "blobs").iterdir()
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1

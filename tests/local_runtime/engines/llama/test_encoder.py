@@ -19,8 +19,9 @@ from local_runtime.engines.contract import (
     Worked,
 )
 from local_runtime.engines.llama import encoder
-from local_runtime.engines.llama.encoder import BATCH_TEXTS, LlamaEncoder
+from local_runtime.engines.llama.encoder import LlamaEncoder
 from local_runtime.engines.llama.encoder_context import EncoderContext, Span
+from local_runtime.engines.text_encoder import BATCH_TEXTS
 from plugins.contract import FailureKind
 from tests.local_runtime import bert
 from tests.local_runtime.calls import chat, smollm_path
@@ -181,9 +182,7 @@ def test_nobody_waits_for_anothers_many_texts(minilm: LlamaEncoder) -> None:
     minilm.submit(quick)
     for _ in range(2):
         events = minilm.step()
-        if any(
-            isinstance(each, Finished) and each.request_id == quick.request_id for each in events
-        ):
+        if quick.request_id in {each.request_id for each in events if isinstance(each, Finished)}:
             break
     else:
         raise AssertionError("the quick one waits")
