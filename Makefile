@@ -4,14 +4,16 @@
 #   make test    the whole test suite                                   TESTS=PATH   a part of it
 #   make lint    ruff, mypy, import directions
 #   make bench   measured figures as JSON lines
+#   make soak    ten minutes of load with faults; what it took must be given back   SOAK="--minutes 60"
 #   make setup   the first half of `make serve`: everything but serving
-#   make binary  Turnpike as one file, and as an archive of a folder, in dist/
+#   make binary  Turnpike as one file, and as an archive of a folder, in dist/   EDITIONS="core torch"
+#   make torch   what serves models of safetensors, into .venv
 #   make fast    llama.cpp built anew for this very processor           make portable: and back
 #   make lock    the lock files anew from pyproject.toml
 #
 # PYTHON=python3.12 chooses the Python; otherwise the first that is 3.11 or newer is taken.
 
-.PHONY: help setup serve test lint bench binary fast portable lock clean
+.PHONY: help setup serve test lint bench soak torch binary fast portable lock clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -32,7 +34,7 @@ exit 1
 IN = .venv/bin/
 
 help:
-	@sed -n '3,12s/^# \{0,1\}//p' Makefile
+	@sed -n '3,14s/^# \{0,1\}//p' Makefile
 
 setup:
 	$(call BOOTSTRAP,setup)
@@ -56,8 +58,16 @@ bench:
 	$(call BOOTSTRAP,dev --quiet)
 	@exec $(IN)python -m tests.bench $(BENCH)
 
+torch:
+	$(call BOOTSTRAP,torch)
+
+soak:
+	$(call BOOTSTRAP,dev --quiet)
+	@exec $(IN)python -m tests.soak $(SOAK)
+
 binary:
-	$(call BOOTSTRAP,binary)
+	$(call BOOTSTRAP,binary $(if $(EDITIONS),--editions "$(EDITIONS)") \
+		$(if $(ACCELERATOR),--accelerator $(ACCELERATOR)))
 
 fast:
 	$(call BOOTSTRAP,fast)

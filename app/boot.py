@@ -18,6 +18,7 @@ from litestar.types import ASGIApp
 
 from app.api.auth import Authenticator
 from app.api.ledger_metrics import LedgerMetrics
+from app.api.loop_watch import LoopWatch
 from app.api.openai.video_jobs import VideoJobs
 from app.api.process_metrics import LoopLag, ProcessMetrics
 from app.api.server import Process, build
@@ -25,7 +26,7 @@ from app.api.services import Services
 from app.billing.resolution import Resolution
 from app.billing.standing import AccountStandings
 from app.billing.tiers import Tiers
-from app.clock import SystemClock
+from app.clock import SystemClock, slept_ns
 from app.config import Config
 from app.errors import AlreadyRunning, ConfigError
 from app.gateway.adapters import Adapters
@@ -49,6 +50,7 @@ from app.parts import (
     local_runtime,
     prober_of,
     services_of,
+    tracing_of,
     usage_keeping,
 )
 from app.providers import USER_AGENT, Builder, billing_apis, fetcher_of, provider_keys
@@ -93,15 +95,15 @@ async def open_appliance(
 
     ``reread`` gives the configuration as it stands when a reload is asked for, ``logs`` is what the
     process logs by, where a reload is to change that, and ``watch`` is told of an upgrade of the
-    database; ``restart`` begins to start the program anew. Without ``serving``
-    no engine, pool or job is started and no provider key read: enough for the command line to use
-    the /api surface in-process. Raises AlreadyRunning, ConfigError.
+    database; ``restart`` begins to start the program anew. Without ``serving`` no engine, pool or
+    job is started and no key read: enough for commands. Raises AlreadyRunning, ConfigError.
     """
-    clock = LedgerClock(SystemClock())
+    clock = LedgerClock(SystemClock(), slept_ns)
     async with AsyncExitStack() as stack:
         lock = DataDirLock(config.data_dir())
         await _acquire(lock, patient=serving and not (config.data_dir() / SERVER_FILE).exists())
         stack.callback(lock.release)
+        tracing = tracing_of(config, stack) if serving else None
         disk = await _disk(config, serving=serving)
         database = database_of(config, clock, watch, disk)
         tiers, segments = Tiers(config), Segments(config.data_dir(), database, clock)
@@ -139,7 +141,7 @@ async def open_appliance(
             gateway=gateway,
             authenticator=Authenticator(services.keyring, admin_token),
             ready_checks=lambda: _problems(database, journal, gateway, disk),
-            process=Process(reloader.reload, restart, (_of_process(logs, stack), told)),
+            process=Process(reloader.reload, restart, (_of_process(logs, stack), told), tracing),
             fetch=fetcher_of(config),
             videos=videos,
             local=ServedModels(runtime, gateway.in_flight, serving=serving),
@@ -154,10 +156,13 @@ async def open_appliance(
 
 def _of_process(logs: LogOutput | None, stack: AsyncExitStack) -> ProcessMetrics:
     """What the metrics say of this process; begins to look how late its event loop is."""
-    lag = LoopLag()
+    lag, loop_watch = LoopLag(), LoopWatch()
     lag.start()
     stack.callback(lag.stop)
-    return ProcessMetrics(lag, lambda: 0 if logs is None else logs.lost)
+    if logs is not None:  # a server; a command may be as busy as it likes
+        loop_watch.start()
+        stack.callback(loop_watch.stop)
+    return ProcessMetrics(lag, loop_watch, lambda: 0 if logs is None else logs.lost)
 
 
 def _crew(
@@ -184,6 +189,7 @@ def _crew(
         discoveries=services.discoveries,
         probes=OfferProbes(prober, services.catalog, clock),
         backing_up=backing_up_of(config, services),
+        runs=services.job_runs,
     )
 
 
@@ -207,7 +213,7 @@ def _keep(crew: Crew, disk: DiskWatch, stack: AsyncExitStack) -> None:
     schedule = Schedule(crew)
     schedule.start()
     stack.callback(schedule.stop)
-    watching = asyncio.create_task(watch_disk(disk), name="watch the disk")
+    watching = asyncio.create_task(watch_disk(disk, crew.runs), name="watch the disk")
     stack.callback(watching.cancel)
 
 

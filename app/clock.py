@@ -1,5 +1,6 @@
 """Injected time: wall time for records, monotonic time for ages. Nothing else reads a clock."""
 
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -39,7 +40,24 @@ class SystemClock:
 
 
 DAY_MS = 86_400_000
+EARLIEST_MS = 1_767_225_600_000
+"""2026-01-01: this program is younger than any time before that."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def slept_ns() -> int:
+    """How long the machine slept (suspended to memory or disk), from an arbitrary start: its growth
+    is what the monotonic clock leaves out. 0 where the system does not tell.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(
+            time.CLOCK_MONOTONIC
+        )
+    if sys.platform == "darwin":
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - time.clock_gettime_ns(
+            time.CLOCK_UPTIME_RAW
+        )
+    return 0
 
 
 def period_of(at_ms: int) -> str:

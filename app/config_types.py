@@ -11,6 +11,7 @@ ModelName = Annotated[
 ]
 Usd = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?\Z")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
+ProcessBytes = Annotated[int, Meta(ge=64 << 20)] | Literal["auto", "off"]
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 Moment = Annotated[
     str,

@@ -101,6 +101,7 @@ def _line(status: ModelStatus) -> LocalModelLine:
         kept_tokens=status.occupancy.kept_tokens,
         loads=status.loads,
         load_ms=status.load_ms,
+        out_of_memory=status.out_of_memory,
         crashes=status.crashes,
         evictions=status.evictions,
         pid=status.pid,

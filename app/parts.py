@@ -1,10 +1,12 @@
-"""The rooms' objects, built from a configuration and from each other. Nothing here starts anything:
-that, and the order of it, is ``app.boot``'s.
+"""The rooms' objects, built from a configuration and from each other. Nothing here starts anything,
+but for the delivery of traces: that, and the order of it, is ``app.boot``'s.
 """
 
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from app.api.repeats import Repeats
 from app.api.services import Services
@@ -35,6 +37,7 @@ from app.identity.orgs import OrgStore
 from app.identity.preferred import PreferredOrders
 from app.identity.provider_keys import ProviderKeys
 from app.identity.users import UserStore
+from app.job_runs import JobRuns
 from app.jobs.back_up import BackingUp
 from app.jobs.deliver_events import EventDelivery, webhook_to
 from app.jobs.discover_models import sources_of
@@ -49,7 +52,7 @@ from app.metering.tally import Tally
 from app.metering.usage import UsageLog
 from app.model_store import hub_settings
 from app.providers import Builder, fetcher_of
-from app.reload import rules_of, try_rules_of
+from app.reload import backup_plan_of, rules_of, try_rules_of
 from app.routing.catalog import Catalog
 from app.routing.discovery import Discoveries
 from app.routing.health import Health
@@ -57,16 +60,20 @@ from app.routing.key_pools import KeyPools
 from app.routing.labels import ConfiguredLabels
 from app.routing.probe_results import ProbeResults
 from app.routing.probes import Prober
-from app.storage.backup_folder import BackupFolder, BackupRecord, identity_of
+from app.storage.backup_folder import BackupRecord
 from app.storage.database import DATABASE_NAME
 from app.storage.disk import DiskWatch
 from app.storage.sqlite import SqliteDatabase
 from app.storage.upgrade import Upgrade, Watch
+from app.tracing.settings import settings_of
 from local_runtime.adapter import LocalAdapter
 from local_runtime.arrivals import Arrivals, located
 from local_runtime.attachments import AdapterSource
 from local_runtime.runtime import LocalModelSpec, LocalRuntime, RuntimeConfigError
 from plugins.contract import Adapter
+
+if TYPE_CHECKING:
+    from app.tracing.tracer import Tracing
 
 log = logging.getLogger("turnpike.boot")
 CALLS_IN_FLIGHT_MAX = 16_384
@@ -90,19 +97,10 @@ def database_of(
     return SqliteDatabase(data_dir / DATABASE_NAME, clock, upgrade, disk.make_room)
 
 
-def backing_up_of(config: Config, services: Services) -> BackingUp | None:
-    """What makes backups; None where there is no folder for them."""
-    if services.backups is None:
-        return None
-    data_dir = config.data_dir()
-    return BackingUp(
-        BackupFolder(config.backups_folder(), identity_of(data_dir)),
-        [*_this_program(), "--data-dir", str(data_dir.absolute())],
-        services.clock,
-        services.backups,
-        every_hours=config.backups.every_hours,
-        keep=config.backups.keep,
-    )
+def backing_up_of(config: Config, services: Services) -> BackingUp:
+    """What makes backups, as ``services.backups`` says that they are to be made."""
+    command = [*_this_program(), "--data-dir", str(config.data_dir().absolute())]
+    return BackingUp(command, services.clock, services.backups)
 
 
 def services_of(
@@ -133,7 +131,8 @@ def services_of(
         config=config,
         clock=clock,
         disk=disk,
-        backups=BackupRecord() if config.backups.folder else None,
+        backups=BackupRecord(backup_plan_of(config)),
+        job_runs=JobRuns(),
         users=users,
         keys=keys,
         keyring=KeyRing(database, keys, users, clock),
@@ -235,6 +234,7 @@ def local_runtime(config: Config, *, serving: bool) -> tuple[LocalRuntime, Arriv
             preload=model.preload,
             keep=model.keep,
             keep_alive_s=model.keep_alive_s,
+            process_bytes_max=model.process_bytes_max,
             projector=model.projector,
             speculation=model.speculation,
             draft=model.draft,
@@ -257,6 +257,7 @@ def local_runtime(config: Config, *, serving: bool) -> tuple[LocalRuntime, Arriv
             memory_bytes_max=config.local.memory_bytes_max,
             cold_wait_s_max=config.local.cold_wait_s_max,
             keep_alive_s=config.local.keep_alive_s,
+            process_bytes_max=config.local.process_bytes_max,
             step_s_max=config.local.step_s_max,
         )
         return runtime, Arrivals(runtime, missing, folder, lambda: hub_settings(config))
@@ -271,6 +272,20 @@ def local_runtime(config: Config, *, serving: bool) -> tuple[LocalRuntime, Arriv
 def _this_program() -> list[str]:
     """The children that run engines and make backups are this very program, frozen or not."""
     return [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "app"])]
+
+
+def tracing_of(config: Config, stack: AsyncExitStack) -> "Tracing | None":
+    """What makes and delivers traces, begun, and ended with the stack; None where there is no
+    collector. Raises ConfigError."""
+    settings = settings_of(config)
+    if settings is None:
+        return None
+    from app.tracing.tracer import Tracing
+
+    tracing = Tracing(settings)
+    tracing.delivery.start()
+    stack.push_async_callback(tracing.delivery.close)
+    return tracing
 
 
 def adapters_of(config: Config, runtime: LocalRuntime, builder: Builder) -> Mapping[str, Adapter]:

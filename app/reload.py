@@ -1,7 +1,8 @@
 """Another configuration for a running appliance: SIGHUP, ``POST /api/reload``, ``turnpike reload``.
 
 What can change without a restart: providers with their models, prices, keys and labels, how calls
-are routed, and how and at which level it logs. All of it is read and built first, so a file with a
+are routed, how and at which level it logs, when and where it makes backups, and how much room it
+keeps on the disk. All of it is read and built first, so a file with a
 mistake in it changes nothing; then it is swapped at once. Calls that run keep what they were
 planned with.
 """
@@ -29,10 +30,11 @@ from app.providers import Builder, billing_apis, deadlines, provider_keys
 from app.routing.labels import ConfiguredLabels
 from app.routing.plan import Rules
 from app.routing.probes import Prober
+from app.storage.backup_folder import BackupFolder, BackupPlan, identity_of
 from plugins.contract import Adapter
 
 log = logging.getLogger("turnpike.reload")
-RELOADED = ("providers", "routing", "egress", "plugins", "logs")
+RELOADED = ("providers", "routing", "egress", "plugins", "logs", "backups", "disk")
 
 
 def rules_of(config: Config) -> Rules:
@@ -87,6 +89,9 @@ class Reloader:
             changed=_differing(before, config), needs_restart=_differing(config, read)
         )
         log.info("configuration reloaded: %s", ", ".join(reloaded.changed) or "no change")
+        if reloaded.needs_restart:
+            tables = ", ".join(f"[{name}]" for name in reloaded.needs_restart)
+            log.warning("only a restart takes over what changed in %s: turnpike restart", tables)
         return reloaded
 
     async def _take_over(self, before: Config, config: Config) -> None:
@@ -95,6 +100,7 @@ class Reloader:
         built = Builder(config, clock).adapters(before, current)
         keys, apis = provider_keys(config), billing_apis(config)
         prices, labels = PriceBook(config), ConfiguredLabels(config)
+        plan = await asyncio.to_thread(backup_plan_of, config)
         use_logs = None if self._logs is None else self._logs.prepare(config)
         await _start([each for name, each in built.items() if current.get(name) is not each])
         # From here on nothing can fail.
@@ -110,6 +116,10 @@ class Reloader:
         services.discoveries.replace(sources_of(config))
         services.catalog.rebuild(clock.now_ms())
         self._prober.replace(probe_rules(config))
+        services.backups.plan = plan
+        services.disk.reconfigure(
+            free_bytes_min=config.disk.free_bytes_min, ballast_bytes=config.disk.ballast_bytes
+        )
         if use_logs is not None:
             use_logs()
 
@@ -119,6 +129,17 @@ def taken_over(before: Config, read: Config) -> Config:
     taken = {name: getattr(read, name) for name in RELOADED}
     server = msgspec.structs.replace(before.server, log_level=read.server.log_level)
     return msgspec.structs.replace(before, **taken, server=server)
+
+
+def backup_plan_of(config: Config) -> BackupPlan | None:
+    """Which backups are made without being asked for; None where there is no folder for them."""
+    if not config.backups.folder:
+        return None
+    return BackupPlan(
+        folder=BackupFolder(config.backups_folder(), identity_of(config.data_dir())),
+        every_hours=config.backups.every_hours,
+        keep=config.backups.keep,
+    )
 
 
 def _differing(one: Config, other: Config) -> list[str]:

@@ -155,7 +155,7 @@ def accept(
         made = folder / f"{manifest.id.rpartition('/')[2]}-{variant}.gguf"
         _Child(command).make(source, made, layout, tell)
         name = str(StoreName(manifest.id, variant))
-        taken = import_path(store, made, name, replace=True, tell=tell)
+        taken = import_path(store, made, name, link=True, replace=True, tell=tell)
     taken = msgspec.structs.replace(
         taken,
         source=manifest.source,

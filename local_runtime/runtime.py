@@ -12,20 +12,22 @@ from local_runtime.engines.contract import EngineLoadError, EngineSpec
 from local_runtime.engines.fake import SUPPORTED_PARAMS as FAKE_PARAMS
 from local_runtime.engines.fake import context_length_of as fake_context_length
 from local_runtime.engines.fake import parse_options
-from local_runtime.engines.llama.encoder_size import encoder_bytes
-from local_runtime.engines.llama.footprint import footprint
 from local_runtime.engines.llama.sizing import Free, context_length_of
+from local_runtime.engines.torch_tasks.config import ConfigRefused
+from local_runtime.engines.torch_tasks.serving import order, serves
 from local_runtime.kinds import Kind, KindError, encoder_context_length, kind_of
 from local_runtime.lifecycle.events import Events, Happening, ModelEvent
 from local_runtime.lifecycle.load_times import LoadTimes
-from local_runtime.lifecycle.memory import available_bytes, budget_bytes
+from local_runtime.lifecycle.memory import available_bytes, budget_bytes, takeable_bytes
 from local_runtime.lifecycle.needs import Needs
 from local_runtime.lifecycle.room import Room
 from local_runtime.lifecycle.states import ModelState
 from local_runtime.lifecycle.supervisor import Supervisor
+from local_runtime.memory_guess import guessed_bytes, spare_bytes
 from local_runtime.placement.child import ChildHost, child_environment
 from local_runtime.placement.contract import Host
 from local_runtime.placement.inline import InlineHost
+from local_runtime.placement.memory_cap import MemoryCap, Setting, cap_bytes
 from local_runtime.placement.runnable import runnable
 from local_runtime.status import ModelStatus, status_of, status_without_files
 from local_runtime.store.gguf import GgufError, GgufHeader, read_header
@@ -47,15 +49,16 @@ class LocalModelSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``preload``: load it at start, if there is room, and not at its first call. ``keep``: it makes
     no room for others and is never unloaded by itself. ``keep_alive_s``: unloaded after so long
-    without a call; 0 never, None as the runtime has it. ``projector`` is the file with which it
-    sees pictures, ``draft`` the small model that guesses ahead, which ``speculation`` allows; each
-    of the ``adapters`` is served as a model of its own. ``task`` is "auto" or
-    one of ``kinds.Kind``.
+    without a call; 0 never, None as the runtime has it. ``process_bytes_max``: what its process may
+    take (``placement/memory_cap.py``); None as the runtime has it. ``projector`` is the file with
+    which it sees pictures, ``draft`` the small model that guesses ahead, which ``speculation``
+    allows; each of the ``adapters`` is served as a model of its own. ``task`` is "auto" or one of
+    ``kinds.Kind``.
     """
 
     id: str
     source: str
-    engine: str = "llama"
+    engine: str = "auto"
     task: str = "auto"
     context_length: int | None = None
     threads: int | None = None
@@ -67,6 +70,7 @@ class LocalModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     preload: bool = True
     keep: bool = False
     keep_alive_s: float | None = None
+    process_bytes_max: Setting | None = None
     projector: str | None = None
     speculation: bool = True
     draft: str | None = None
@@ -108,6 +112,7 @@ class LocalRuntime:
         memory_bytes_max: int | None = None,
         cold_wait_s_max: float = COLD_WAIT_S_MAX,
         keep_alive_s: float = 0.0,
+        process_bytes_max: Setting = "auto",
         step_s_max: float = STEP_S_MAX,
     ) -> None:
         """Check every model's file, without loading any. Raises RuntimeConfigError.
@@ -115,7 +120,8 @@ class LocalRuntime:
         ``command`` starts a worker child. ``queue_length_max`` bounds, per model, the calls that
         wait for a place, ``cold_wait_s_max`` how long they wait for a model to be loaded.
         ``memory_bytes_max`` is what all models together may hold (None: measured now, and again
-        whenever one is to be loaded). A child whose step takes longer than ``step_s_max`` hangs.
+        whenever one is to be loaded), ``process_bytes_max`` what each child may take. A child whose
+        step takes longer than ``step_s_max`` hangs.
         """
         if placement == "ray":
             raise RuntimeConfigError(
@@ -130,12 +136,13 @@ class LocalRuntime:
         self._command = command
         self._keep_alive_s = keep_alive_s
         self._step_s_max = step_s_max
+        self._process_bytes_max: Setting = process_bytes_max
         self._events = Events()
         self._load_times = LoadTimes()
         if memory_bytes_max is None:
-            self.room = Room(budget_bytes(available_bytes()), _spare_bytes)
+            self.room = Room(budget_bytes(available_bytes()), spare_bytes)
         else:
-            self.room = Room(memory_bytes_max)
+            self.room = Room(memory_bytes_max, takeable_bytes)
         self.models = {spec.id: self._model(spec) for spec in models}
         self._absent: dict[str, ModelStatus] = {}
         self._adapters = {
@@ -150,7 +157,14 @@ class LocalRuntime:
         if spec.source.startswith("fake:"):
             engine_spec = _fake_spec(spec)
             kind, context_length, params = Kind.CHAT, fake_context_length(engine_spec), FAKE_PARAMS
-        elif spec.engine == "llama":
+        elif serves(spec.source, spec.engine):
+            try:
+                kind, engine_spec, context_length = order(spec)
+            except ConfigRefused as error:
+                fix = "Correct this model in the configuration, or remove it."
+                raise RuntimeConfigError(f"{spec.id}: {error}. {fix}") from error
+            params = ENCODER_PARAMS[kind]
+        elif spec.engine in {"auto", "llama"}:
             # Named only here, and this file touches nothing native.
             from local_runtime.engines.llama.request import SUPPORTED_PARAMS
 
@@ -167,7 +181,16 @@ class LocalRuntime:
                 return InlineHost(await runnable(engine_spec))
             environment = child_environment(dict(os.environ))
             fitting = await runnable(engine_spec, environment, self._command)
-            return ChildHost(fitting, self._command, step_s_max=self._step_s_max)
+            setting = spec.process_bytes_max or self._process_bytes_max
+            loads = supervisor.loads
+
+            def ran_out() -> None:
+                loads.out_of_memory += 1
+
+            needs = max(supervisor.needs.memory_bytes, supervisor.needs_bytes)
+            most = cap_bytes(setting, needs, sees=bool(engine_spec.projector_path))
+            cap = MemoryCap(bytes_max=most, on_hit=ran_out)
+            return ChildHost(fitting, self._command, step_s_max=self._step_s_max, memory=cap)
 
         supervisor = Supervisor(
             spec.id,
@@ -184,7 +207,7 @@ class LocalRuntime:
         files = (engine_spec.path, engine_spec.projector_path, engine_spec.draft_path)
         paths = [*filter(None, files), *(each.path for each in engine_spec.adapters.values())]
         return Needs(
-            memory_bytes=_memory_bytes(engine_spec),
+            memory_bytes=guessed_bytes(engine_spec),
             size_bytes=sum(Path(path).stat().st_size for path in paths),
             keep=spec.keep,
             keep_alive_s=0.0 if spec.keep else keep_alive_s,
@@ -278,30 +301,6 @@ class LocalRuntime:
         self.room.close()
         for model in self.models.values():
             await model.supervisor.close()
-
-
-def _spare_bytes() -> int | None:
-    """What the machine can give models now."""
-    available = available_bytes()
-    return None if available is None else budget_bytes(available)
-
-
-def _memory_bytes(engine_spec: EngineSpec) -> int:
-    """A guess of what it will take in memory, before it was ever loaded."""
-    if engine_spec.engine == "fake":
-        options = engine_spec.options
-        return int(options.get("footprint_bytes", options.get("memory_bytes", 0)))
-    header = read_header(Path(engine_spec.path))
-    if engine_spec.engine == "llama_encoder":
-        return encoder_bytes(header, engine_spec.context_length or encoder_context_length(header))
-    # Without what is free: a device may turn out to take a part of it, which is measured then.
-    beside = [engine_spec.projector_path, *(each.path for each in engine_spec.adapters.values())]
-    beside_bytes = sum(Path(path).stat().st_size for path in beside if path)
-    try:
-        return footprint(header, engine_spec).host_bytes + beside_bytes
-    except EngineLoadError:  # more than all models may have: the room says so, in its own words
-        unbounded = msgspec.structs.replace(engine_spec, memory_bytes_max=None)
-        return footprint(header, unbounded).host_bytes + beside_bytes
 
 
 def _fake_spec(spec: LocalModelSpec) -> EngineSpec:

@@ -38,6 +38,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float | None
     loads: int
     load_ms: int
+    out_of_memory: int
     evictions: int
 
 
@@ -78,6 +79,7 @@ def status_of(
         idle_s=supervisor.idle_s,
         loads=supervisor.loads.count,
         load_ms=supervisor.loads.total_ms,
+        out_of_memory=supervisor.loads.out_of_memory,
         evictions=supervisor.evictions,
     )
 
@@ -118,5 +120,6 @@ def status_without_files(
         idle_s=None,
         loads=0,
         load_ms=0,
+        out_of_memory=0,
         evictions=0,
     )

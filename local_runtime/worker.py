@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from local_runtime.engines.contract import EngineSpec
+from local_runtime.engines.torch_tasks.folder import files_read
 from local_runtime.placement.drive import drive
 from local_runtime.placement.frames import (
     BrokenPipe,
@@ -29,6 +30,7 @@ from local_runtime.placement.frames import (
     to_engine_decoder,
     writer,
 )
+from local_runtime.placement.memory_cap import MEMORY_EXIT, hold_to
 from local_runtime.placement.sandbox import (
     drop_capabilities,
     refuse_network,
@@ -37,6 +39,8 @@ from local_runtime.placement.sandbox import (
 )
 
 _OOM_SCORE_ADJUSTMENT = 500  # the kernel should take the engine before the ledger
+_OOM_SCORE_ABOVE_PARENT = 200  # some containers give the server a high one
+_OOM_SCORE_MAX = 1000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _EXIT_BROKEN = 70  # EX_SOFTWARE
@@ -65,12 +69,17 @@ def main() -> int:
     order = to_engine_decoder.decode(first)
     if isinstance(order, Load):
         _say(files=restrict_files(files_of(order.spec)))
+        if order.process_bytes_max is not None:
+            _say(memory=hold_to(order.process_bytes_max))
     inbox.put(order)
     threading.Thread(target=_receive, args=(read, inbox), name="frames", daemon=True).start()
     try:
         drive(inbox, writer(frames_out), before_loading=_lock)
     except BrokenPipe:
         return 0
+    except MemoryError:
+        logging.getLogger(__name__).exception("the engine ran out of memory")
+        return MEMORY_EXIT
     except Exception:
         logging.getLogger(__name__).exception("the engine broke")
         return _EXIT_BROKEN
@@ -90,8 +99,11 @@ def _take_over_pipes() -> tuple[int, int]:
 
 def _receive(read: Callable[[], bytes | None], inbox: "queue.SimpleQueue[ToEngine]") -> None:
     """Frames into the inbox. The end of the pipe is the end of the parent, and so of this child."""
-    while (body := read()) is not None:
-        inbox.put(to_engine_decoder.decode(body))
+    try:
+        while (body := read()) is not None:
+            inbox.put(to_engine_decoder.decode(body))
+    except MemoryError:
+        os._exit(MEMORY_EXIT)
     os._exit(0)
 
 
@@ -101,6 +113,8 @@ def files_of(spec: EngineSpec) -> list[str]:
     named = [spec.path, spec.projector_path, spec.draft_path]
     named += [adapter.path for adapter in spec.adapters.values()]
     files = [path for path in named if path]
+    if spec.engine == "torch":
+        files += map(str, files_read(Path(spec.path)))
     for path in map(Path, list(files)):
         head, split, _ = path.name.rpartition("-of-")
         if split:
@@ -130,8 +144,11 @@ def _confine() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT))
+        with suppress(OSError, ValueError):
+            score = Path("/proc/self/oom_score_adj")
+            inherited = int(score.read_text(encoding="ascii"))
+            wanted = max(_OOM_SCORE_ADJUSTMENT, inherited + _OOM_SCORE_ABOVE_PARENT)
+            score.write_text(str(min(_OOM_SCORE_MAX, wanted)), encoding="ascii")
     _say(network=refuse_network())
 
 

@@ -13,6 +13,7 @@ from app.api.admin.local_wire import LocalModels
 from app.api.answer import send_answer
 from app.api.disk_metrics import DiskMetrics
 from app.api.families import counter, gauge, gauges, histogram
+from app.api.job_metrics import JobMetrics
 from app.api.local_metrics import of_local_models
 from app.api.services import Services
 from app.gateway.serve import Gateway
@@ -63,7 +64,8 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Readiness(checks, answers))
         self._registry.register(_Calls(gateway, services, local))
-        for collector in (DiskMetrics(services.disk, services.backups), *more):
+        own = (DiskMetrics(services.disk, services.backups), JobMetrics(services.job_runs))
+        for collector in (*own, *more):
             self._registry.register(collector)
 
     def collect(self) -> Iterable[Metric]:

@@ -8,9 +8,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.api.families import gauge, gauges, histogram
-from app.clock import Clock
 from app.histogram import Histogram
 from app.ledger.store import LedgerStore
+from app.ledger.time import LedgerClock
 from app.ledger.verify import JournalWatch
 
 
@@ -36,7 +36,7 @@ class LedgerMetrics(Collector):
     """Read when asked."""
 
     def __init__(
-        self, database: Commits, ledger: LedgerStore, journal: JournalWatch, clock: Clock
+        self, database: Commits, ledger: LedgerStore, journal: JournalWatch, clock: LedgerClock
     ) -> None:
         self._database = database
         self._ledger = ledger
@@ -78,6 +78,22 @@ class LedgerMetrics(Collector):
             "journal_check_age_seconds",
             "Time since a slice of the journal was checked, or since the start.",
             (time.monotonic_ns() - since_ns) / 1e9,
+        )
+        time_of_day = self._clock.state()
+        yield gauge(
+            "clock_in_doubt",
+            "1 while the machine's clock has jumped and the new time is not taken yet.",
+            time_of_day.suspended,
+        )
+        yield gauge(
+            "clock_step_seconds",
+            "How far the clock is from where it is expected, while that is in doubt.",
+            time_of_day.step_ms / 1000,
+        )
+        yield gauge(
+            "clock_lead_seconds",
+            "How far the ledger's time, which never goes back, is ahead of the clock.",
+            time_of_day.lead_ms / 1000,
         )
         yield gauge(
             "journal_sound",

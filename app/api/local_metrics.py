@@ -32,6 +32,10 @@ _LOCAL_COUNTERS: dict[str, tuple[str, Callable[[LocalModelLine], float]]] = {
     "load_seconds": ("What loading took, for the house.", lambda line: line.load_ms / 1000),
     "loads": ("How often a model was loaded.", lambda line: line.loads),
     "crashes": ("How often a model's engine died.", lambda line: line.crashes),
+    "out_of_memory": (
+        "How often a model's engine ended because it got no more memory.",
+        lambda line: line.out_of_memory,
+    ),
     "evictions": ("How often a model had to leave the memory.", lambda line: line.evictions),
 }  # fmt: skip
 

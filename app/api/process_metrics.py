@@ -13,12 +13,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.api.families import counter, gauge, gauges, histogram
+from app.api.loop_watch import LoopWatch
 from app.histogram import Histogram
 from app.version import VERSION
 
 LOOK_EVERY_S = 1.0
 LAG_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000)
-_TASKS = Path("/proc/self/task")
+_THREADS = Path("/proc/self/task")
 
 
 class LoopLag:
@@ -51,8 +52,9 @@ class ProcessMetrics(Collector):
     """Read when asked. The ``process_`` figures are Prometheus' usual ones, where the system has
     them."""
 
-    def __init__(self, lag: LoopLag, lines_lost: Callable[[], int]) -> None:
+    def __init__(self, lag: LoopLag, loop_watch: LoopWatch, lines_lost: Callable[[], int]) -> None:
         self._lag = lag
+        self._loop_watch = loop_watch
         self._lines_lost = lines_lost
         self._process = ProcessCollector(registry=None)
 
@@ -66,12 +68,19 @@ class ProcessMetrics(Collector):
             [((VERSION, platform.python_version()), 1)],
         )
         yield gauge("threads", "Threads of the process.", _threads())
+        yield gauge("tasks", "Tasks of the event loop.", _tasks())
         yield histogram(
             "event_loop_lag_seconds",
             "How late the event loop came to a timer, looked at once a second.",
             [],
             [((), self._lag.histogram)],
             per_second=1000,
+        )
+        yield counter(
+            "event_loop_stalls",
+            "How often the event loop was held up for a second or longer.",
+            [],
+            [((), self._loop_watch.stalls)],
         )
         yield counter(
             "log_lines_lost",
@@ -84,6 +93,14 @@ class ProcessMetrics(Collector):
 def _threads() -> int:
     """All of them where the system tells, else those of Python."""
     try:
-        return len(os.listdir(_TASKS))
+        return len(os.listdir(_THREADS))
     except OSError:
         return threading.active_count()
+
+
+def _tasks() -> int:
+    """As many as the loop that scrapes has; 0 outside of one."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0

@@ -7,7 +7,7 @@ permission cannot be written down here.
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litestar import Litestar, Request, Response
 from litestar.datastructures import State
@@ -36,10 +36,14 @@ from app.api.openai.videos import Videos
 from app.api.openrouter.routes import openrouter_router
 from app.api.refusals import Refusals
 from app.api.services import Services
+from app.api.trace_metrics import TraceMetrics
 from app.config import Server
 from app.errors import CallError, Internal
 from app.gateway.serve import Gateway
 from plugins.contract import Fetch
+
+if TYPE_CHECKING:
+    from app.tracing.tracer import Tracing
 
 log = logging.getLogger("turnpike.api")
 ADMIN_BODY_BYTES_MAX = 1024 * 1024
@@ -49,11 +53,13 @@ _POST = frozenset({"POST"})
 
 class Process(NamedTuple):
     """What the process that serves can be asked to do; ``restart`` only where one serves. And what
-    it has to say in ``/metrics`` beside its calls: ``collectors``."""
+    it has to say in ``/metrics`` beside its calls: ``collectors``. ``tracing`` makes the traces of
+    calls, where they are switched on."""
 
     reload: Callable[[], Awaitable[Any]]
     restart: Callable[[], Awaitable[Any]] | None = None
     collectors: Sequence[Collector] = ()
+    tracing: "Tracing | None" = None
 
 
 def build(
@@ -76,7 +82,8 @@ def build(
     video = Videos(gateway, calls, videos, size)
     models = Models(services.catalog, services.health, services.clock, services.probe_results)
     ready = Ready(ready_checks, lambda: {line.model: line.state for line in local.every().data})
-    metrics = Metrics(gateway, services, local, ready_checks, answers, process.collectors)
+    more = (*process.collectors, TraceMetrics(process.tracing))
+    metrics = Metrics(gateway, services, local, ready_checks, answers, more)
     refusals = Refusals(gateway.tally)
 
     def route(path: str, handler: Any, methods: frozenset[str], permission: Permission) -> Any:
@@ -88,6 +95,7 @@ def build(
             authenticator=authenticator,
             mount=handler in (models, video),
             refusals=refusals if permission is Permission.CALL else None,
+            tracing=process.tracing if permission is Permission.CALL else None,
         )
 
     chat_route = route("/v1/chat/completions", chat, _POST, Permission.CALL)
@@ -104,10 +112,7 @@ def build(
             ),
             route("/v1/videos", video, _GET | _POST | {"DELETE"}, Permission.CALL),
             route("/v1/models", models, _GET, Permission.CALL),
-            *(
-                route(path, handler, _GET, Permission.PUBLIC)
-                for path, handler in _probes(ready, metrics)
-            ),
+            *(route(*each, _GET, Permission.PUBLIC) for each in _probes(ready, metrics)),
             route("/api/local/events", LocalEvents(local), _GET, Permission.OWNER),
             admin_router(),
             openrouter_router(),

@@ -23,6 +23,7 @@ from app.identity.orgs import OrgStore
 from app.identity.preferred import PreferredOrders
 from app.identity.provider_keys import ProviderKeys
 from app.identity.users import UserStore
+from app.job_runs import JobRuns
 from app.ledger.store import LedgerStore
 from app.ledger.time import LedgerClock
 from app.metering.usage import UsageLog
@@ -42,7 +43,8 @@ class Services:
     config: Config
     clock: LedgerClock
     disk: DiskWatch
-    backups: BackupRecord | None
+    backups: BackupRecord
+    job_runs: JobRuns
     users: UserStore
     keys: KeyStore
     keyring: KeyRing

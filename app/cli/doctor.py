@@ -4,6 +4,7 @@ import rich_click as click
 
 from app.cli.invocation import Invocation
 from app.cli.output import json_option, show_progress
+from app.cli.progress import bytes_bar
 
 
 @click.command()
@@ -22,6 +23,9 @@ def doctor(invocation: Invocation, *, offline: bool, deep: bool, as_json: bool) 
     patient = Patient(
         file=invocation.config_file, data_dir=invocation.data_dir, offline=offline, deep=deep
     )
-    if deep:
-        show_progress("Reading all of the database and of the store of models …")
-    return show_findings(examine(patient), as_json=as_json)
+    if not deep:
+        return show_findings(examine(patient), as_json=as_json)
+    show_progress("Reading all of the database and of the store of models …")
+    with bytes_bar() as bar:
+        findings = examine(patient, bar)
+    return show_findings(findings, as_json=as_json)

@@ -132,6 +132,8 @@ def _note(line: LocalModelLine) -> str:
     words = ["kept"] if line.keep else []
     if line.crashes:
         words.append(f"{line.crashes} crashes")
+    if line.out_of_memory:
+        words.append(f"{line.out_of_memory} times out of memory")
     return ", ".join(words) or "-"
 
 

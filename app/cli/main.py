@@ -8,6 +8,7 @@ import rich_click as click
 
 from app.cli.backup import backup, restore
 from app.cli.billing import adjust, billing
+from app.cli.bundle import bundle
 from app.cli.clock import clock
 from app.cli.config import config
 from app.cli.credit import credit
@@ -83,6 +84,7 @@ for command in (
     ledger,
     backup,
     restore,
+    bundle,
     reload,
     config,
     doctor,

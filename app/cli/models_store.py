@@ -96,7 +96,11 @@ def pull_model(
 @click.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME[:VARIANT]", help="What to call it; else as the file says.")
-@click.option("--copy", is_flag=True, help="Always copy; else a hard link, where that is possible.")
+@click.option(
+    "--link",
+    is_flag=True,
+    help="Keep the file itself (a hard link) and no copy: it must never be changed afterwards.",
+)
 @click.option("--replace", is_flag=True, help="Take the place of another model of that name.")
 @click.option("--fit", "fitting", is_flag=True, help="Then measure it, as `models fit` does.")
 @json_option
@@ -105,18 +109,24 @@ def import_model(
     invocation: Invocation,
     path: Path,
     name: str | None,
-    copy: bool,
+    link: bool,
     replace: bool,
     fitting: bool,
     as_json: bool,
 ) -> None:
-    """Take a GGUF file, or a folder that holds a model, into the store, checked and hashed."""
+    """Take a GGUF file, or a folder that holds a model, into the store, checked and hashed.
+
+    The store gets a copy; on disks that can share (btrfs, XFS) it takes no room. With --link it
+    takes none anywhere, where both are on one disk, but then what is written to the original later
+    is written to the store's model: it would be served as it is then, and `models show --check`
+    would call it damaged.
+    """
     from app.model_store import open_store
     from local_runtime.store.importing import import_path
 
     with refusals_told(), bytes_bar() as bar:
         store = open_store(invocation.config())
-        manifest = import_path(store, path, name, link=not copy, replace=replace, tell=bar)
+        manifest = import_path(store, path, name, link=link, replace=replace, tell=bar)
     if fitting and as_json:
         raise CommandFailed(f"{manifest.name} is here; for JSON run `models fit` by itself.")
     _say(manifest, as_json, "is here")

@@ -19,7 +19,7 @@ from app.cli.interpreter import let_go_less, open_more_files
 from app.cli.invocation import Invocation
 from app.cli.notify import Notifier, goes_to_journal
 from app.cli.signals import on_signal
-from app.cli.sockets import Inherited, inherited, listen, url_of
+from app.cli.sockets import BACKLOG, Inherited, inherited, listen, url_of
 from app.config import Config
 from app.logs.output import LogOutput, log_what_nobody_caught
 from app.storage.lock import SERVER_FILE
@@ -139,6 +139,8 @@ async def _run(
     _write_server_file(server_file, base_url, appliance.admin_token)
     let_go_less()
     models = list(services.catalog.snapshot.models)
+    for each in listening.sockets:
+        each.listen(BACKLOG)  # whoever reads the banner may connect
     print_banner(base_url, first_key, models, config.data_dir(), in_journal=in_journal)
     beside = [
         asyncio.create_task(watch_loading(appliance.runtime)),

@@ -7,6 +7,7 @@ from app.providers import Builder, provider_keys
 from app.storage.database import DATABASE_NAME
 from app.storage.migrate import shipped_migrations, upgrade_due
 from app.storage.read_only import open_read_only
+from app.tracing.settings import settings_of
 
 
 def check_start(config: Config) -> None:
@@ -18,6 +19,7 @@ def check_start(config: Config) -> None:
     runtime, _ = local_runtime(config, serving=True)
     adapters_of(config, runtime, Builder(config, SystemClock()))
     provider_keys(config)
+    settings_of(config)
     path = config.data_dir() / DATABASE_NAME
     if path.exists():
         connection = open_read_only(path, any_schema=True)

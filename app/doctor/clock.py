@@ -5,11 +5,10 @@ import sys
 import time
 from datetime import UTC, datetime
 
+from app.clock import EARLIEST_MS
 from app.doctor.finding import Commands, Finding, Teller
 from app.ledger.time import BACK_MS_MAX, ClockState
 
-EARLIEST_MS = 1_767_225_600_000
-"""2026-01-01: this program is younger than any time before that."""
 YEAR_MS = 366 * 86_400_000
 _UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 _TIMEX_BYTES = 512  # more than struct timex has on any machine

@@ -20,6 +20,7 @@ from app.identity.master_keys import MasterKeySource
 from app.jobs.deliver_events import webhook_to
 from app.logs.file import check_place
 from app.providers import Builder, fetcher_of, find_plugins
+from app.tracing.settings import settings_of
 
 ABOUT = "configuration"
 _CODES = {
@@ -137,6 +138,11 @@ def _of_the_rest(config: Config) -> Iterator[tuple[Steps, ConfigError]]:
             webhook_to(config.webhook.url, _known(config.webhook.secret))
         except ConfigError as error:
             yield ("webhook",), error
+    if all(map(_known, config.tracing.headers.values())):
+        try:
+            settings_of(config)
+        except ConfigError as error:
+            yield ("tracing",), error
     if config.logs.file is not None:
         try:
             _check_log(Path(config.logs.file).expanduser())

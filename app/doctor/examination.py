@@ -26,12 +26,13 @@ from app.doctor.modes import check_modes
 from app.doctor.ports import check_ports
 from app.doctor.providers import check_providers
 from app.doctor.server import Presence, check_server, clock_of, who_is_there
+from app.doctor.tracing import check_tracing
 from app.installed import versions
 from app.ledger.checkup import Checkup, check_up
 from app.storage.database import DATABASE_NAME
 
-Watch = Callable[[str], None]
-"""Told what is being looked at."""
+Watch = Callable[[str, int, int], None]
+"""Told what is being looked at, how far that is and how far it goes; 0 for not known."""
 
 
 class Patient(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
     deep: bool = False
 
 
-def examine(patient: Patient, watch: Watch = lambda _what: None) -> list[Finding]:
+def examine(patient: Patient, watch: Watch = lambda _what, _done, _total: None) -> list[Finding]:
     """Every finding, those that all is well too."""
     return list(_Examination(patient, watch).findings())
 
@@ -133,6 +134,7 @@ class _Examination:
                 self._commands,
                 running=running,
                 deep=self._patient.deep,
+                tell=self._watch,
                 in_the_file=self._survey.in_the_file,
             ),
         )
@@ -141,6 +143,9 @@ class _Examination:
             lambda: check_providers(
                 config, offline=self._patient.offline, in_the_file=self._survey.in_the_file
             ),
+        )
+        yield from self._guarded(
+            "traces", lambda: check_tracing(config, offline=self._patient.offline)
         )
 
     def _server(self, data_dir: Path) -> list[Finding]:
@@ -155,7 +160,7 @@ class _Examination:
 
     def _guarded(self, about: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         """One check that fails for a reason nobody thought of does not keep the others back."""
-        self._watch(about)
+        self._watch(about, 0, 0)
         try:
             return look()
         except Exception as error:  # noqa: BLE001 - see above

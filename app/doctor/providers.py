@@ -107,10 +107,14 @@ def _of_failure(error: AdapterError, provider: Provider, setting: str) -> Findin
 
 def _unreachable(text: str, provider: Provider, setting: str) -> Finding:
     where = provider.base_url or "its usual address"
+    said = text.lower()
+    by_date = "certificate" in said and ("not yet valid" in said or "expired" in said)
+    first = "Look at the machine's clock (date): certificates go by it. " if by_date else ""
     return _tell.problem(
         "provider.unreachable",
         text,
-        f"Check {setting}.base_url ({where}), the network and HTTPS_PROXY; --offline asks nobody",
+        f"{first}Check {setting}.base_url ({where}), the network and HTTPS_PROXY;"
+        " --offline asks nobody",
         path=setting,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from app.api.admin.local_wire import LocalModelLine, LocalModelList
 from app.doctor.finding import Commands, Finding, Teller
 from app.ledger.time import ClockState
 from app.storage.lock import SERVER_FILE
@@ -76,7 +77,7 @@ def check_server(presence: Presence, commands: Commands) -> list[Finding]:
         ]
     if answer.status_code == httpx.codes.OK:
         ready = _tell.ok("server.ready", f"{who} serves {server.base_url} and takes calls")
-        return [ready, *_failed_models(said, commands)]
+        return [ready, *_failed_models(server, said, commands)]
     problems = said.get("problems") if isinstance(said, dict) else None
     words = "; ".join(f"{k}: {v}" for k, v in problems.items()) if problems else answer.text[:200]
     return [
@@ -88,16 +89,40 @@ def check_server(presence: Presence, commands: Commands) -> list[Finding]:
     ]
 
 
-def _failed_models(said: Any, commands: Commands) -> list[Finding]:
-    """Models that the server has given up to load."""
+def _failed_models(server: RunningServer, said: Any, commands: Commands) -> list[Finding]:
+    """Models that the server has given up to load, and those whose engines got no more memory."""
     states = said.get("local_models") if isinstance(said, dict) else None
-    failed = [name for name, state in (states or {}).items() if state == "failed"]
-    if not failed:
+    if not states:
         return []
-    text = f"the server could not load {', '.join(failed)}"
-    see, load = commands.turnpike("models", "ps"), commands.turnpike("models", "load", failed[0])
-    fix = f"See why: {see}; and once that is mended: {load}"
-    return [_tell.problem("server.model_failed", text, fix)]
+    found = []
+    lines = {line.model: line for line in _local_models(server)}
+    failed = [name for name, state in states.items() if state == "failed"]
+    see = commands.turnpike("models", "ps")
+    for name in failed:
+        line = lines.get(name)
+        why = f": {line.error}" if line is not None and line.error else ""
+        load = commands.turnpike("models", "load", name)
+        text = f"the server could not load {name}{why}"
+        fix = f"See why: {see}; and once that is mended: {load}"
+        found.append(_tell.problem("server.model_failed", text, fix))
+    hungry = [line for line in lines.values() if line.out_of_memory and line.model not in failed]
+    for line in hungry:
+        text = f"the engine of {line.model} got no more memory {line.out_of_memory} times"
+        fix = (
+            "Give it a smaller context_length or parallel, or more with process_bytes_max;"
+            f" the log has each time, and {see} the memory that models hold"
+        )
+        found.append(_tell.warning("server.model_out_of_memory", text, fix))
+    return found
+
+
+def _local_models(server: RunningServer) -> list[LocalModelLine]:
+    """What the server says of its models; nothing where it does not."""
+    try:
+        answer = _get(server, "/api/local/models")
+        return msgspec.json.decode(answer.content, type=LocalModelList).data
+    except (httpx.HTTPError, msgspec.MsgspecError):
+        return []
 
 
 def clock_of(presence: Presence) -> ClockState | None:

@@ -9,9 +9,7 @@ OWNER_TIER = "pro"
 KEY_NAME = "first start"
 
 
-async def bootstrap_owner(
-    users: UserStore, keys: KeyStore, *, make_key: bool = True
-) -> str | None:
+async def bootstrap_owner(users: UserStore, keys: KeyStore, *, make_key: bool = True) -> str | None:
     """Where nobody is an owner yet, make one and a key; the key, which cannot be read again.
 
     The owner goes on tier ``pro`` where there is one: one's own models on one's own machine

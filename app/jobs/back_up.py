@@ -14,10 +14,12 @@ from pathlib import Path
 
 from app.clock import Clock
 from app.errors import TurnpikeError
-from app.storage.backup_folder import BackupFolder, BackupRecord
+from app.storage.backup_folder import BackupPlan, BackupRecord
 
 RETRY_S = 300.0
 _NICENESS = 10
+_OOM_SCORE_ABOVE_OURS = 300
+_OOM_SCORE_MAX = 1000
 _SAID_CHARACTERS_MAX = 2000
 
 _logger = logging.getLogger(__name__)
@@ -25,34 +27,34 @@ _logger = logging.getLogger(__name__)
 
 class BackingUp:
     """The job. ``command`` is this very program, with what it needs to find the data directory;
-    ``backup PATH`` is added to it. ``record`` is for the metrics."""
+    ``backup PATH`` is added to it. ``record`` has the plan, and is told what came of it."""
 
     def __init__(
         self,
-        folder: BackupFolder,
         command: Sequence[str],
         clock: Clock,
         record: BackupRecord,
-        *,
-        every_hours: float,
-        keep: int,
     ) -> None:
-        self._folder = folder
         self._command = command
         self._clock = clock
-        self._every_ms = int(every_hours * 3_600_000)
-        self._keep = keep
         self._not_before_ns = 0
+        self._failed: BackupPlan | None = None
         self._record = record
 
     async def run(self) -> bool:
-        """Make one where one is due; whether it was made. After a failure the next try waits."""
-        if self._clock.monotonic_ns() < self._not_before_ns:
+        """Make one where one is due; whether it was made. After a failure the next try waits, but
+        for one by another plan.
+        """
+        plan = self._record.plan
+        if plan is None:
+            return False
+        if plan is self._failed and self._clock.monotonic_ns() < self._not_before_ns:
             return False
         try:
-            return await self._run()
+            return await self._run(plan)
         except (TurnpikeError, OSError) as error:
             self._record.failures += 1
+            self._failed = plan
             self._not_before_ns = self._clock.monotonic_ns() + int(RETRY_S * 1e9)
             said = error.message if isinstance(error, TurnpikeError) else str(error)
             _logger.error(
@@ -63,14 +65,14 @@ class BackingUp:
             )
             return False
 
-    async def _run(self) -> bool:
-        folder = self._folder
+    async def _run(self, plan: BackupPlan) -> bool:
+        folder, every_ms = plan.folder, int(plan.every_hours * 3_600_000)
         newest_ms = await asyncio.to_thread(folder.newest_ms)
         now_ms = self._clock.now_ms()
         if newest_ms is not None:
             self._record.last_success_s = newest_ms / 1000
             # One that claims to be of far ahead was made by a clock that was wrong.
-            if abs(now_ms - newest_ms) < self._every_ms:
+            if abs(now_ms - newest_ms) < every_ms:
                 return False
         await asyncio.to_thread(folder.make)
         for left in await asyncio.to_thread(folder.sweep):
@@ -80,7 +82,7 @@ class BackingUp:
         self._record.last_success_s = now_ms / 1000
         _logger.info("made the backup %s", target)
         try:
-            for gone in await asyncio.to_thread(folder.retain, target, self._keep):
+            for gone in await asyncio.to_thread(folder.retain, target, plan.keep):
                 _logger.info("removed the old backup %s", gone)
         except OSError as error:
             _logger.warning("an old backup could not be removed: %s", error)
@@ -99,6 +101,7 @@ class BackingUp:
         if hasattr(os, "setpriority"):
             with contextlib.suppress(OSError):  # it may have ended already
                 os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        _go_first(process.pid)
         try:
             _, said = await process.communicate()
         finally:
@@ -109,3 +112,11 @@ class BackingUp:
             text = " ".join(said.decode(errors="replace").split())[-_SAID_CHARACTERS_MAX:]
             text = text.removeprefix("Error: ")
             raise TurnpikeError(text or f"the command ended with status {process.returncode}")
+
+
+def _go_first(pid: int) -> None:
+    """When memory runs out, that process ends before this one does. Linux only."""
+    with contextlib.suppress(OSError, ValueError):
+        ours = int(Path("/proc/self/oom_score_adj").read_text(encoding="ascii"))
+        score = min(_OOM_SCORE_MAX, ours + _OOM_SCORE_ABOVE_OURS)
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(score), encoding="ascii")

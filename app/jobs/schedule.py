@@ -4,21 +4,25 @@ The scheduler is only a wake-up: a job does what is due by the ledger's own rows
 missed, late or doubled changes nothing (reliability.md D9). Intervals only, never local time.
 
 APScheduler goes by the time of day, so a clock that steps back would stop it for as long; the tick
-goes by the monotonic clock, and after each one such jobs are woken up.
+goes by the monotonic clock, and after each one such jobs are woken up. And its own intervals count
+all the runs that a step ahead has skipped, one by one: from 1970 to today that takes hours, in
+which nothing else happens. So here the next run is always an interval from now.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from app.billing.month_closing import MonthClosing
 from app.billing.resolution import Resolution
+from app.job_runs import JobRuns
 from app.jobs.back_up import BackingUp
 from app.jobs.catch_up import catch_up
 from app.jobs.close_months import close_months
@@ -47,6 +51,7 @@ FORGET_EVERY_S: float = 600
 SWEEP_EVERY_S: float = 3600
 DISCOVER_EVERY_S: float = 5  # what is due is asked; the configuration says how often that is
 PROBE_EVERY_S: float = 5
+LATE_S: float = 3600
 BACK_UP_EVERY_S: float = 60  # the folder says whether one is due
 
 _logger = logging.getLogger(__name__)
@@ -76,6 +81,7 @@ class Crew:
     discoveries: Discoveries | None = None
     probes: OfferProbes | None = None
     backing_up: BackingUp | None = None
+    runs: JobRuns = field(default_factory=JobRuns)
 
 
 class Job(NamedTuple):
@@ -121,21 +127,36 @@ def table(crew: Crew) -> list[Job]:
     return jobs
 
 
+class FromNow(BaseTrigger):  # type: ignore[misc]  # it has no types
+    """Every so often, counted from each wake-up; what a jump skipped is not counted."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every = timedelta(seconds=every_s)
+
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
+        """An interval from now."""
+        return now + self._every
+
+
 class Schedule:
     """Runs the jobs on the event loop between ``start`` and ``stop``."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+        self._tick_once = crew.runs.watched(
+            "tick", TICK_EVERY_S, lambda: tick(crew.clock, crew.database)
+        )
         self._ticking: asyncio.Task[None] | None = None
+        self._stopped = False
         self._scheduler = AsyncIOScheduler(timezone="UTC")
         self._every: dict[str, timedelta] = {}
+        self._late: set[str] = set()
         for job in table(crew):
             self._every[job.name] = timedelta(seconds=job.every_s)
             at_start = {"next_run_time": datetime.now(UTC)} if job.at_start else {}
             self._scheduler.add_job(
-                job.run,
-                "interval",
-                seconds=job.every_s,
+                self._until_stopped(crew.runs.watched(job.name, job.every_s, job.run)),
+                FromNow(job.every_s),
                 id=job.name,
                 name=job.name,
                 coalesce=True,
@@ -153,6 +174,7 @@ class Schedule:
         """End at once; a job that is running is a ledger verb and finishes by itself."""
         if self._ticking is not None:
             self._ticking.cancel()
+        self._stopped = True
         self._scheduler.shutdown(wait=False)
 
     def realign(self) -> None:
@@ -162,11 +184,39 @@ class Schedule:
             if job.next_run_time - now > self._every[job.id]:
                 job.modify(next_run_time=now)
 
+    def _until_stopped(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """The scheduler cancels what runs when it is stopped, and would log that as an error."""
+
+        async def run_until_stopped() -> None:
+            try:
+                await run()
+            except asyncio.CancelledError:
+                if not self._stopped:
+                    raise
+
+        return run_until_stopped
+
+    def _tell_of_late(self) -> None:
+        """Say once of each job that nothing was heard of it, and that it runs again."""
+        late = {run.name: run.late_s for run in self._crew.runs if run.late_s > LATE_S}
+        for name in late.keys() - self._late:
+            _logger.error(
+                "the periodic task %r has been late for %d minutes: if the log does not say"
+                " why it fails, restart the server (turnpike restart); what it missed is made up"
+                " for",
+                name,
+                late[name] // 60,
+            )
+        for name in self._late - late.keys():
+            _logger.info("the periodic task %r runs again", name)
+        self._late = set(late)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_EVERY_S)
             try:
-                await tick(self._crew.clock, self._crew.database)
+                self._tell_of_late()
+                await self._tick_once()
                 self.realign()
             except Exception:
                 _logger.exception("the tick failed; the next one is due in a minute")

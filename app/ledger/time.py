@@ -10,18 +10,24 @@ operator confirms it.
 Then ledger time follows the clock again. Where that would be a step back it stays ahead instead,
 and works the lead off, a sixteenth of the time that passes. Between two runs of the server the
 table ``ledger_clock`` says how far ledger time had come: a clock that is behind that at the start
-is in doubt at once; one that is ahead of it is normal, the machine was off.
+is in doubt at once; one that is ahead of it is normal, the machine was off. Without a mark, at the
+very first start, a clock that shows a time before this program was written is in doubt as well: a
+machine without a battery for its clock starts in 1970.
+
+A machine that slept is no jump: the monotonic clock stands still meanwhile, but the system says for
+how long, and where the clock is ahead by that much the time is taken at once.
 
 All of it is UTC in milliseconds; no time zone is ever asked for.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 import msgspec
 
-from app.clock import Clock
+from app.clock import EARLIEST_MS, Clock
 from app.storage.database import Database, Transaction
 
 BACK_MS_MAX = 5_000
@@ -69,8 +75,11 @@ class _Doubt:
 class LedgerClock:
     """Implements ``Clock`` over the machine's. Any thread may ask; ``tick`` comes each minute."""
 
-    def __init__(self, machine: Clock) -> None:
+    def __init__(self, machine: Clock, slept_ns: Callable[[], int] = lambda: 0) -> None:
+        """``slept_ns`` is how long the machine slept, from an arbitrary start."""
         self._clock_ms = machine.now_ms
+        self._slept_ns = slept_ns
+        self._slept_ms = slept_ns() // 1_000_000  # as the offset below was taken
         self._monotonic_ns = machine.monotonic_ns
         self._lock = Lock()
         now_ms, elapsed_ms = self._measure()
@@ -109,16 +118,21 @@ class LedgerClock:
         """Whether the time of day is in doubt."""
         return self._doubt is not None
 
-    def start_from(self, high_ms: int) -> None:
-        """Go on where the last run of the server came to; once, before anything is booked."""
+    def start_from(self, high_ms: int, earliest_ms: int = 0) -> None:
+        """Go on where the last run of the server came to; once, before anything is booked. No time
+        before ``earliest_ms`` is believed without a doubt.
+        """
         said = ""
+        floor_ms = max(high_ms, earliest_ms)
         with self._lock:
             now_ms, elapsed_ms = self._measure()
-            self._last_ms = max(high_ms, now_ms)
-            if now_ms < high_ms - BACK_MS_MAX:
-                self._offset_ms = high_ms - elapsed_ms
-                self._doubt = _Doubt(now_ms - elapsed_ms, elapsed_ms, high_ms)
-                said = _warning(high_ms, now_ms, "than when the server last ran")
+            self._last_ms = max(floor_ms, now_ms)
+            if now_ms < floor_ms - BACK_MS_MAX:
+                self._offset_ms = floor_ms - elapsed_ms
+                self._doubt = _Doubt(now_ms - elapsed_ms, elapsed_ms, floor_ms)
+                known = high_ms >= earliest_ms
+                than = "when the server last ran" if known else "this program was written"
+                said = _warning(floor_ms, now_ms, f"than {than}")
         if said:
             log.warning(said)
         elif high_ms and now_ms - high_ms > FORWARD_MS_MAX:
@@ -168,11 +182,17 @@ class LedgerClock:
 
     def _look(self, *, tick: bool) -> int:
         """Compare the clocks carefully, and decide; ledger time."""
-        said = ""
+        said, level = "", logging.WARNING
         with self._lock:
             now_ms, elapsed_ms = self._measure()
             expected_ms = elapsed_ms + self._offset_ms
             usual = expected_ms - BACK_MS_MAX <= now_ms <= expected_ms + FORWARD_MS_MAX
+            slept_ms = self._slept_ns() // 1_000_000 - self._slept_ms
+            if not usual and slept_ms > BACK_MS_MAX:
+                usual = -BACK_MS_MAX <= now_ms - expected_ms - slept_ms <= FORWARD_MS_MAX
+                if usual and self._doubt is None:
+                    self._believe(now_ms, elapsed_ms)
+                    said, level = f"the machine slept for {_span(slept_ms)}", logging.INFO
             if self._doubt is None and not usual:
                 # From here on by the monotonic clock, and from what was said last, not before.
                 expected_ms = max(expected_ms, self._last_ms - self._lead_ms)
@@ -185,7 +205,7 @@ class LedgerClock:
             self._last_ms = max(self._last_ms, believed_ms + self._lead_ms)
             last_ms = self._last_ms
         if said:
-            log.warning(said)
+            log.log(level, said)
         return last_ms
 
     def _tick(self, now_ms: int, elapsed_ms: int, usual: bool) -> str:
@@ -194,6 +214,7 @@ class LedgerClock:
         doubt = self._doubt
         if doubt is None:
             self._offset_ms = now_ms - elapsed_ms
+            self._slept_ms = self._slept_ns() // 1_000_000
             self._lead_ms -= min(self._lead_ms, passed_ms // LEAD_WORKED_OFF)
             return ""
         if usual:
@@ -216,6 +237,7 @@ class LedgerClock:
         before_ms = max(self._last_ms, elapsed_ms + self._offset_ms + self._lead_ms)
         self._doubt = None
         self._offset_ms = now_ms - elapsed_ms
+        self._slept_ms = self._slept_ns() // 1_000_000
         self._lead_ms = max(before_ms - now_ms, 0)
         self._last_ms = max(before_ms, now_ms)
         if elapsed_ms >= self._ages_until_ms:
@@ -266,7 +288,7 @@ async def open_clock(clock: LedgerClock, database: Database) -> None:
         "SELECT max(high_ms, coalesce((SELECT at_ms FROM entries ORDER BY seq DESC LIMIT 1), 0))"
         " FROM ledger_clock"
     )
-    clock.start_from(rows[0][0])
+    clock.start_from(rows[0][0], EARLIEST_MS)
 
 
 async def keep_mark(clock: Clock, database: Database) -> None:

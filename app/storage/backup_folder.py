@@ -39,14 +39,6 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class BackupRecord:
-    """What the metrics tell: seconds since 1970 of the last good one, 0 for none, and failures."""
-
-    def __init__(self) -> None:
-        self.last_success_s = 0.0
-        self.failures = 0
-
-
 def identity_of(data_dir: Path) -> str:
     """Eight hex digits that a database keeps through upgrades and restores: when it was made.
 
@@ -193,3 +185,22 @@ def _moment_ms(stamp: str) -> int:
 
 def _stamp(now_ms: int) -> str:
     return datetime.fromtimestamp(now_ms // 1000, UTC).strftime(_STAMP)
+
+
+class BackupPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Which backups are made by itself: where, how old the newest may get, how many stay."""
+
+    folder: BackupFolder
+    every_hours: float
+    keep: int
+
+
+class BackupRecord:
+    """What the metrics tell: seconds since 1970 of the last good one, 0 for none, and failures.
+    ``plan`` is what is to be done from now on, None for nothing; a reload replaces it.
+    """
+
+    def __init__(self, plan: BackupPlan | None = None) -> None:
+        self.plan = plan
+        self.last_success_s = 0.0
+        self.failures = 0

@@ -40,6 +40,20 @@ class DiskWatch:
         self.free_bytes = 0
         self.low = False
 
+    def reconfigure(self, *, free_bytes_min: int, ballast_bytes: int) -> None:
+        """The next look goes by these."""
+        self._free_bytes_min = free_bytes_min
+        self._ballast_bytes = ballast_bytes
+
+    def ballast_held(self) -> int | None:
+        """Bytes of the ballast that are on the disk now; None where none is wanted."""
+        if not self._ballast_bytes:
+            return None
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
     def start(self) -> None:
         """The first look. On a full disk the ballast of the last run goes at once, since not even
         a start can do without writing."""

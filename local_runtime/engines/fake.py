@@ -16,6 +16,7 @@ Options (``fake:tokens_per_second=50,crash_on=BOOM``):
   would; ``crash_after_tokens`` lets it say so many tokens first
 - ``break_on``: the same, but the engine raises, as a fault in Python would
 - ``fail_on_load``: loading fails with this text
+- ``grab_on``: such a prompt makes it take memory until it gets no more
 - ``hang_on``: a prompt that contains this text makes it stop in the middle of a step, for ever
 """
 
@@ -58,7 +59,8 @@ _WHOLE_NUMBERS = {
     "compute_ns_per_token", "context_length", "crash_after_tokens", "footprint_bytes",
     "memory_bytes", "repeat",
 }  # fmt: skip
-_TEXTS = {"break_on", "crash_on", "fail_on_load", "hang_on"}
+_TEXTS = {"break_on", "crash_on", "fail_on_load", "grab_on", "hang_on"}
+_GRABBED_BYTES = 16 << 20  # at a time
 
 
 def parse_options(text: str) -> dict[str, str]:
@@ -93,6 +95,7 @@ class _Work:
     tokens_max: int
     crashes: bool
     breaks: bool
+    grabs: bool
     hangs: bool
     answers: list[_Answer] = field(default_factory=list)
     admitted: bool = False
@@ -128,6 +131,7 @@ class FakeEngine:
         self._repeat = int(options.get("repeat", 1))
         self._crash_on = options.get("crash_on")
         self._break_on = options.get("break_on")
+        self._grab_on = options.get("grab_on")
         self._hang_on = options.get("hang_on")
         self._crash_after = int(options.get("crash_after_tokens", 0))
         self._context_length = context_length_of(spec)
@@ -181,6 +185,7 @@ class FakeEngine:
             tokens_max=min(chat.output_tokens_limit() or room, room),
             crashes=_holds(prompt, self._crash_on),
             breaks=_holds(prompt, self._break_on),
+            grabs=_holds(prompt, self._grab_on),
             hangs=_holds(prompt, self._hang_on),
         )
         stop = chat.stop
@@ -242,6 +247,9 @@ class FakeEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             if work.breaks:
                 raise RuntimeError("this prompt breaks the engine, as it was told to")
+            grabbed: list[bytearray] = []
+            while work.grabs:
+                grabbed.append(bytearray(b"x") * _GRABBED_BYTES)  # every page of it is touched
             while work.hangs:
                 time.sleep(1)
         word = work.words[answer.said] if answer.said < len(work.words) else ""

@@ -16,7 +16,10 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loads(msgspec.Struct):
-    """The loads there were: how many, and how long they took in all."""
+    """The loads there were: how many, and how long they took in all. ``out_of_memory`` is how often
+    the engine ended, or was not loaded, because it got no more memory.
+    """
 
     count: int = 0
     total_ms: int = 0
+    out_of_memory: int = 0

@@ -60,6 +60,17 @@ class Room:
         """What it takes: as measured, or as guessed if it was never loaded."""
         return self._measured.get(model, guess)
 
+    def why_it_waits(self, model: str, needs_bytes: int) -> str:
+        """In words for callers: what a model that has no room yet waits for."""
+        others = any(name != model for name in self._residency.residents)
+        available = self._available_bytes()
+        if others or available is None or needs_bytes <= available:
+            return "waits for memory that other models hold while they answer"
+        return (
+            f"waits for memory: it needs about {needs_bytes >> 20} MiB, and this machine has"
+            f" {available >> 20} MiB to give, which other programs have to leave first"
+        )
+
     def want(self, want: Want, evict: Callable[[], None]) -> asyncio.Future[None]:
         """Ask for room; the future is done once it is there, often at once.
 

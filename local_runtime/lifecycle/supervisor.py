@@ -243,7 +243,7 @@ class Supervisor:
     def _not_ready(self) -> AdapterError:
         doing = f"is being loaded ({self.progress:.0%})"
         if self.waits_for_room or self.state is ModelState.DRAINING:
-            doing = "waits for memory that other models hold while they answer"
+            doing = self._room.why_it_waits(self.model, self.needs_bytes)
         seconds = min(RETRY_AFTER_S_MAX, max(1.0, self.estimate_s()))
         return AdapterError(
             FailureKind.LOADING,

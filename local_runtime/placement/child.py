@@ -2,7 +2,8 @@
 
 The child gets none of this process's secrets, is more likely to be killed when memory runs out, and
 does not outlive this process: it ends at the end of its standard input, and on Linux also by the
-parent-death signal (``local_runtime/worker.py``).
+parent-death signal (``local_runtime/worker.py``). What memory it may take is bounded
+(``memory_cap.py``); one that hits that bound ends like any other, with a reason of its own.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from local_runtime.engines.contract import EngineInfo, EngineSpec
+from local_runtime.engines.contract import EngineInfo, EngineLoadError, EngineSpec
 from local_runtime.placement.frames import (
     BrokenPipe,
     Load,
@@ -27,8 +28,17 @@ from local_runtime.placement.frames import (
     encode,
     from_engine_decoder,
 )
+from local_runtime.placement.memory_cap import (
+    MEMORY_EXIT,
+    MemoryCap,
+    complains_of_memory,
+    explained,
+    explained_by_kernel,
+    kernel_kills,
+)
 from local_runtime.placement.reports import ReportedHost
 from local_runtime.placement.runnable import runnable
+from local_runtime.placement.streams import OUT_OF_MEMORY
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +48,15 @@ STEP_SECONDS_MAX = 120.0
 # Loading says how far it is, but a slow disk can keep it silent for long.
 LOAD_SILENCE_SECONDS_MAX = 900.0
 LAST_WORDS_SECONDS_MAX = 1.0
+_SIGKILL = 9
 _STDERR_LINES_KEPT = 20
 
 # What a child may know of our environment. Everything else could be a secret.
 _ENVIRONMENT = frozenset(
     {
-        "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HOME", "LANG", "LD_LIBRARY_PATH", "PATH",
-        "ROCR_VISIBLE_DEVICES", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV",
+        "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HOME", "LANG",
+        "LD_LIBRARY_PATH", "PATH", "ROCR_VISIBLE_DEVICES", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR",
+        "TZ", "VIRTUAL_ENV", "VK_DRIVER_FILES", "VK_ICD_FILENAMES",
     }
 )  # fmt: skip
 # Locale, and how a frozen child finds the folder that its parent unpacked.
@@ -105,6 +117,7 @@ class ChildHost(ReportedHost):
         *,
         step_s_max: float = STEP_SECONDS_MAX,
         environment: Mapping[str, str] | None = None,
+        memory: MemoryCap = MemoryCap(),  # noqa: B008  # frozen
     ) -> None:
         """``environment`` is added to what the child gets: how this machine's processor is best
         used, say. A child that has work and gives no sign of life for ``step_s_max`` is killed.
@@ -113,6 +126,8 @@ class ChildHost(ReportedHost):
         self._spec = spec
         self._step_s_max = step_s_max
         self._environment = dict(environment or {})
+        self._memory = memory
+        self._kernel_kills = [0, 0]  # as they were at the last two looks
         self._command = list(command or default_command())
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -147,8 +162,15 @@ class ChildHost(ReportedHost):
         until_over = self._until_over(self._process, frames, last_words)
         self._tasks = [asyncio.create_task(until_over, name="engine-frames"), last_words]
         self._watch = asyncio.create_task(self._watch_over(self._process), name="engine-watch")
-        self._send(Load(self._spec))
-        return await asyncio.shield(self._loaded)
+        self._send(Load(self._spec, self._memory.bytes_max))
+        try:
+            return await asyncio.shield(self._loaded)
+        except EngineLoadError as error:
+            await asyncio.wait({last_words}, timeout=LAST_WORDS_SECONDS_MAX)
+            if not complains_of_memory([str(error), *self._stderr]):
+                raise
+            self._memory.on_hit()
+            raise EngineLoadError(explained(self._memory.bytes_max)) from error
 
     async def close(self) -> None:
         """Ask it to quit, and end it if it does not."""
@@ -192,13 +214,32 @@ class ChildHost(ReportedHost):
             self._kill(process, fault)
         status = await process.wait()
         await asyncio.wait({last_words}, timeout=LAST_WORDS_SECONDS_MAX)
-        self._over(self._fault or _cause(status, self._stderr))
+        if self._fault:
+            self._over(self._fault)
+        elif reason := self._want_of_memory(status):
+            self._over(reason, OUT_OF_MEMORY)
+        else:
+            self._over(_cause(status, self._stderr))
+
+    def _want_of_memory(self, status: int) -> str:
+        """In words: that, where it was why the child ended."""
+        if -status == _SIGKILL and kernel_kills() > self._kernel_kills[0]:
+            reason = explained_by_kernel()
+        elif status and (status == MEMORY_EXIT or complains_of_memory(self._stderr)):
+            reason = explained(self._memory.bytes_max)
+        else:
+            return ""
+        self._memory.on_hit()
+        return reason
 
     async def _watch_over(self, process: asyncio.subprocess.Process) -> None:
         """End a child that hangs: it owes somebody something and does no step."""
         loop = asyncio.get_running_loop()
         seen, since_s = self._signs, loop.time()
+        self._kernel_kills = [kernel_kills()] * 2
         while True:
+            # A kill is counted a moment before its victim is seen to be gone.
+            self._kernel_kills = [self._kernel_kills[1], kernel_kills()]
             is_loading = not self._loaded.done()
             limit_s = LOAD_SILENCE_SECONDS_MAX if is_loading else self._step_s_max
             await asyncio.sleep(min(1.0, limit_s / 4))

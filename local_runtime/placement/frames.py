@@ -23,9 +23,12 @@ LENGTH = struct.Struct(">I")
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
-    """To the engine, first and once."""
+    """To the engine, first and once. ``process_bytes_max`` is what its process may take, None for
+    no limit.
+    """
 
     spec: EngineSpec
+    process_bytes_max: int | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):

@@ -18,7 +18,7 @@ from local_runtime.placement.frames import (
     Submit,
     ToEngine,
 )
-from local_runtime.placement.streams import Streams
+from local_runtime.placement.streams import STOPPED, Streams
 
 
 class ReportedHost:
@@ -84,12 +84,12 @@ class ReportedHost:
         elif isinstance(message, LoadFailed):
             self._loaded.set_exception(EngineLoadError(message.message))
 
-    def _over(self, reason: str) -> None:
-        """The engine is gone."""
+    def _over(self, reason: str, told: str = STOPPED) -> None:
+        """The engine is gone; ``told`` is what callers may know."""
         if self._closing:
             self._loaded.cancel()  # nobody waits for it any more
         elif not self._loaded.done():
             self._loaded.set_exception(HostDied(reason))
-        self._streams.end(reason)
+        self._streams.end(reason, told)
         if not self._closing and not self._death.done():
             self._death.set_result(reason)

@@ -6,6 +6,15 @@ from collections.abc import AsyncGenerator, Callable
 from local_runtime.engines.contract import EngineEvent, EngineRequest, Failed, Finished
 from plugins.contract import FailureKind, Usage
 
+# What callers are told; the reason is for the operator.
+STOPPED = (
+    "The engine that runs this model stopped in the middle of this call; it is being restarted. "
+    "Try again."
+)
+OUT_OF_MEMORY = (
+    "The engine that runs this model ran out of memory in the middle of this call; it is being "
+    "restarted. Try again, with a shorter prompt or fewer answers at once if it happens again."
+)
 _LAST = (Finished, Failed)
 
 
@@ -108,19 +117,13 @@ class Streams:
             if incoming is not None:
                 incoming.put(event)
 
-    def end(self, reason: str) -> None:
-        """The engine is gone: everybody who still waits is told, with the last known usage."""
+    def end(self, reason: str, told: str = STOPPED) -> None:
+        """The engine is gone: everybody who still waits is ``told``, with the last known usage."""
         if self._ended is None:
             self._ended = reason
             for request_id, incoming in self._mailboxes.items():
-                incoming.put(_crashed(request_id, incoming.usage, reason))
+                incoming.put(_crashed(request_id, incoming.usage, reason, told))
 
 
-def _crashed(request_id: str, usage: Usage, reason: str) -> Failed:
-    return Failed(
-        request_id,
-        usage,
-        FailureKind.CRASHED,
-        "The engine that runs this model stopped in the middle of this call.",
-        detail=reason,
-    )
+def _crashed(request_id: str, usage: Usage, reason: str, told: str = STOPPED) -> Failed:
+    return Failed(request_id, usage, FailureKind.CRASHED, told, detail=reason)

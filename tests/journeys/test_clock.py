@@ -47,16 +47,16 @@ class Machine:
             "FAKETIME_NO_CACHE": "1",
         }
         now = datetime.now(UTC)
-        self._tenth = now.replace(day=10, hour=12) - now  # so that no month ends during a test
+        self.tenth = now.replace(day=10, hour=12) - now  # so that no month ends during a test
         self.set(timedelta())
 
     def month(self, offset: timedelta = timedelta()) -> str:
         """The UTC month that a clock at this offset shows."""
-        return (datetime.now(UTC) + self._tenth + offset).strftime("%Y-%m")
+        return (datetime.now(UTC) + self.tenth + offset).strftime("%Y-%m")
 
     def set(self, offset: timedelta) -> None:
         """Put the clock so far ahead of the 10th; a name at once, never half a file."""
-        seconds = int((self._tenth + offset).total_seconds())
+        seconds = int((self.tenth + offset).total_seconds())
         written = self._offset.with_suffix(".new")
         written.write_text(f"{seconds:+d}\n")
         written.replace(self._offset)
@@ -163,6 +163,39 @@ async def test_a_clock_that_jumps_moves_no_money(tmp_path: Path, provider: Playe
             assert machine.grants() == [began, later]
             assert machine.months_of_calls()[-1] == later, "ledger time never goes back"
             assert machine.given_up() == 0
+
+    await asyncio.to_thread(story)
+
+
+async def test_a_first_start_in_1970_gives_no_credit_of_1970(
+    tmp_path: Path, provider: PlayedProvider
+) -> None:
+    """A machine without a battery for its clock; the time server answers when calls come already.
+    Whatever was booked before it did is of no month that a bill could be made for."""
+    machine = Machine(tmp_path)
+    config = MOCK_PROVIDER.format(base_url=provider.base_url)
+    now, begun = machine.month(), datetime(1970, 1, 10, tzinfo=UTC) - datetime.now(UTC)
+    machine.set(begun - machine.tenth)
+
+    def story() -> None:
+        with appliance(machine.data_dir, config, machine.env) as running:
+            assert "earlier than this program was written" in machine.log()
+            key = running.user("ann")
+            state = clock(running)
+            assert state["suspended"]
+            assert state["clock_ms"] < 30 * 86_400_000 < state["ledger_ms"]
+            told = httpx.get(f"{running.base_url}/metrics", trust_env=False).text
+            assert "turnpike_clock_in_doubt 1.0" in told
+            assert machine.grants() == []
+
+            machine.set(timedelta())
+            assert not confirmed(running)["suspended"]
+            called(running, key)
+            assert machine.grants() == [now]
+            assert machine.months_of_calls() == [now]
+            told = httpx.get(f"{running.base_url}/metrics", trust_env=False).text
+            assert "turnpike_clock_in_doubt 0.0" in told
+            assert running.stop() == 0
 
     await asyncio.to_thread(story)
 

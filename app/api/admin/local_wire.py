@@ -19,7 +19,8 @@ class LocalModelLine(msgspec.Struct, frozen=True, kw_only=True):
     loaded. ``estimated_s`` are the seconds until it answers, 0 when it does. ``idle_s``: since its
     last call, None before the first. Counts and sums are since the server started; ``load_ms`` is
     the house's, ``unbilled_ms`` the part of ``busy_ms`` that nobody pays. ``cells`` are those of
-    the engine's cache, one for a token; ``kept_tokens`` lie in memory beside it.
+    the engine's cache, one for a token; ``kept_tokens`` lie in memory beside it. ``out_of_memory``
+    is how often the engine ended because it got no more memory.
     """
 
     model: str
@@ -45,6 +46,7 @@ class LocalModelLine(msgspec.Struct, frozen=True, kw_only=True):
     loads: int
     load_ms: int
     crashes: int
+    out_of_memory: int
     evictions: int
     pid: int | None = None
     error: str | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from app.api.loop_watch import LoopWatch
 from app.api.process_metrics import LAG_BUCKETS_MS, LoopLag, ProcessMetrics
 
 
@@ -23,7 +24,22 @@ async def test_a_loop_that_was_held_up_is_seen() -> None:
 
 async def test_lost_lines_are_asked_for_when_scraped() -> None:
     lost = 0
-    metrics = ProcessMetrics(LoopLag(), lambda: lost)
+    metrics = ProcessMetrics(LoopLag(), LoopWatch(), lambda: lost)
     for lost in (0, 3):
         (family,) = (each for each in metrics.collect() if each.name == "turnpike_log_lines_lost")
         assert family.samples[0].value == lost
+
+
+async def test_tasks_are_counted_as_they_come_and_go() -> None:
+    def tasks() -> float:
+        collected = ProcessMetrics(LoopLag(), LoopWatch(), lambda: 0).collect()
+        (family,) = (each for each in collected if each.name == "turnpike_tasks")
+        return float(family.samples[0].value)
+
+    before = tasks()
+    done = asyncio.Event()
+    waiting = [asyncio.ensure_future(done.wait()) for _ in range(7)]
+    assert tasks() == before + 7
+    done.set()
+    await asyncio.gather(*waiting)
+    assert tasks() == before

@@ -1,7 +1,6 @@
 """Local models: here, absent, damaged, too large."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,13 +76,45 @@ def test_a_model_that_does_not_fit(tmp_path: Path) -> None:
     assert wrong(look(with_models(tmp_path, STARTER, memory_bytes_max=4 << 30))) == set()
 
 
+def test_models_that_do_not_fit_together_and_take_turns(tmp_path: Path) -> None:
+    both = [
+        LocalModel(id=name, source="fake:footprint_bytes=700000000", preload=True)
+        for name in ("a", "b")
+    ]
+    found = look(with_models(tmp_path, *both, memory_bytes_max=1_000_000_000))
+    assert wrong(found) == {"models.crowded"}
+    assert problems(found) == set(), "they are served all the same"
+    assert wrong(look(with_models(tmp_path, *both, memory_bytes_max=1_500_000_000))) == set()
+    late = msgspec.structs.replace(both[1], preload=False)
+    assert (
+        wrong(look(with_models(tmp_path, both[0], late, memory_bytes_max=1_000_000_000))) == set()
+    )
+
+
+def test_models_that_may_have_more_than_there_is(tmp_path: Path) -> None:
+    found = look(with_models(tmp_path, STARTER, memory_bytes_max=1 << 50))
+    assert wrong(found) == {"models.memory"}
+    (told,) = [each for each in found if each.code == "models.memory"]
+    assert told.path == "local.memory_bytes_max" and "remove it" in told.fix
+
+
+def test_reading_the_store_says_how_far_it_is(tmp_path: Path) -> None:
+    config = with_models(tmp_path, LocalModel(id="a", source="store:acme/tiny"))
+    manifest = import_path(
+        Store(config.models_folder()), file_of(STARTER.source), "acme/tiny", link=True
+    )
+    told: list[tuple[str, int, int]] = []
+    check_models(config, COMMANDS, deep=True, tell=lambda *each: told.append(each))
+    size = manifest.files[0].bytes
+    assert told[-1] == (f"reading {manifest.files[0].name}", size, size)
+    assert len(told) > 10, "it moves while a large file is read"
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
 def test_a_file_of_the_store_that_is_not_what_it_was(tmp_path: Path) -> None:
     config = with_models(tmp_path, LocalModel(id="a", source="store:acme/tiny"))
     store = Store(config.models_folder())
-    # An import links where it can: what is spoilt below must be a file of this test's own.
-    own = tmp_path / "own.gguf"
-    shutil.copyfile(file_of(STARTER.source), own)
-    manifest = import_path(store, own, "acme/tiny")
+    manifest = import_path(store, file_of(STARTER.source), "acme/tiny")
     assert wrong(look(config, deep=True)) == set()
     blob = store.blobs.path(manifest.files[0].sha256)
     assert blob.stat().st_ino != file_of(STARTER.source).stat().st_ino

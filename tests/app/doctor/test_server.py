@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.api.admin.local_wire import LocalModelLine
 from app.doctor.finding import Commands, Finding
 from app.doctor.server import check_server, clock_of, who_is_there
 from app.storage.lock import SERVER_FILE, DataDirLock
@@ -42,6 +43,34 @@ def test_a_model_that_the_server_could_not_load(held: Path) -> None:
         found = check(held, url)
     assert [each.code for each in found] == ["server.ready", "server.model_failed"]
     assert found[1].fix.endswith("turnpike --data-dir d models load b")
+
+
+def line(model: str, **fields: object) -> dict[str, object]:
+    """What a server says of one of its models."""
+    kinds = LocalModelLine.__struct_fields__
+    blank: dict[str, object] = dict.fromkeys(kinds, 0) | {
+        "model": model, "state": "warm", "engine": "fake", "placement": "child", "error": None,
+        "waits_for_room": False, "keep": False,
+    }  # fmt: skip
+    return blank | fields
+
+
+def test_models_whose_engines_get_no_memory(held: Path) -> None:
+    ready = b'{"status": "ready", "local_models": {"a": "warm", "b": "failed", "c": "warm"}}'
+    told = [
+        line("a", out_of_memory=2),
+        line("b", out_of_memory=3, state="failed", error="it wanted more than the 99 MiB"),
+        line("c"),
+    ]
+    lines = {"data": told, "memory_bytes": 0, "memory_bytes_max": 0}
+    with answering((200, ready), (200, json.dumps(lines).encode())) as (url, heard):
+        found = check(held, url)
+    assert heard[1].startswith(b"GET /api/local/models ")
+    assert [each.code for each in found] == [
+        "server.ready", "server.model_failed", "server.model_out_of_memory",
+    ]  # fmt: skip
+    assert "b: it wanted more than the 99 MiB" in found[1].text
+    assert "of a got no more memory 2 times" in found[2].text
 
 
 def test_a_server_that_takes_none_says_why(held: Path) -> None:

@@ -12,7 +12,13 @@ import pytest
 from app.jobs import back_up
 from app.jobs.back_up import BackingUp
 from app.storage.archive import read_manifest
-from app.storage.backup_folder import LEFTOVER_AGE_S, BackupFolder, BackupRecord, identity_of
+from app.storage.backup_folder import (
+    LEFTOVER_AGE_S,
+    BackupFolder,
+    BackupPlan,
+    BackupRecord,
+    identity_of,
+)
 from tests.app.jobs.test_schedule import crew_of
 from tests.app.ledger.books import START_MS, HandClock, hold, opened
 from tests.app.ledger.two_clocks import TwoClocks
@@ -38,9 +44,25 @@ def job_of(
     folder: str = "backups",
 ) -> tuple[BackingUp, BackupFolder, BackupRecord]:
     where = BackupFolder(data_dir.parent / folder, identity_of(data_dir))
-    record = BackupRecord()
+    record = BackupRecord(BackupPlan(folder=where, every_hours=24, keep=keep))
     command = command or (*PROGRAM, "--data-dir", str(data_dir))
-    return BackingUp(where, command, clock, record, every_hours=24, keep=keep), where, record
+    return BackingUp(command, clock, record), where, record
+
+
+async def test_a_plan_that_a_reload_brings_is_followed_from_then_on(data_dir: Path) -> None:
+    clock = HandClock()
+    job, _, record = job_of(data_dir, clock)
+    plan, record.plan = record.plan, None
+    assert plan is not None
+    assert not await job.run(), "nothing was asked for"
+    below = BackupFolder(data_dir.parent / "not-mounted" / "backups", identity_of(data_dir))
+    record.plan = BackupPlan(folder=below, every_hours=24, keep=2)
+    assert not await job.run()
+    assert not await job.run(), "the next try waits"
+    assert record.failures == 1
+    record.plan = plan
+    assert await job.run(), "but not for a plan that is mended"
+    assert len(plan.folder.kept()) == 1
 
 
 async def test_one_is_made_when_the_newest_is_too_old(data_dir: Path) -> None:
@@ -167,3 +189,23 @@ async def test_it_is_in_the_table(data_dir: Path) -> None:
         (line,) = [each for each in table(crew) if each.name == "back up"]
     assert line.at_start
     assert line.every_s <= 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the score is Linux's")
+async def test_the_kernel_takes_the_backup_before_the_server(tmp_path: Path) -> None:
+    """Its process raises the score itself no more than it lowers it: the server writes it."""
+    clock, said = HandClock(), tmp_path / "score"
+    code = (
+        "import pathlib, time\n"
+        "time.sleep(0.5)\n"
+        f"pathlib.Path({str(said)!r}).write_text(\n"
+        "    pathlib.Path('/proc/self/oom_score_adj').read_text())\n"
+        "raise SystemExit('enough')\n"
+    )
+    async with opened(tmp_path / "data" / "turnpike.db"):
+        pass
+    job, _, record = job_of(tmp_path / "data", clock, command=(sys.executable, "-c", code))
+    assert not await job.run()
+    assert record.failures == 1
+    ours = int(await asyncio.to_thread(Path("/proc/self/oom_score_adj").read_text))
+    assert int(said.read_text()) == min(1000, ours + 300)

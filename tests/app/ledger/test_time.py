@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.clock import SystemClock
+from app.clock import EARLIEST_MS, SystemClock
 from app.ledger.time import (
     AGES_MS,
     BACK_MS_MAX,
@@ -212,6 +212,7 @@ def test_a_stall_between_two_looks_is_no_jump(monkeypatch: pytest.MonkeyPatch) -
 # What a machine's clock can do between two looks.
 MOVES = st.lists(
     st.one_of(
+        st.tuples(st.just("sleeps"), st.integers(0, 30 * DAY_MS)),
         st.tuples(st.just("passes"), st.integers(0, 3 * HOUR_MS)),
         st.tuples(st.just("steps"), st.integers(-400 * DAY_MS, 400 * DAY_MS)),
         st.tuples(st.just("steps"), st.integers(-6_000, 6_000)),
@@ -226,11 +227,13 @@ MOVES = st.lists(
 @given(MOVES)
 def test_it_never_goes_back_and_in_doubt_goes_by_what_passes(moves: list[tuple[str, int]]) -> None:
     machine = TwoClocks()
-    clock = LedgerClock(machine)
+    clock = LedgerClock(machine, machine.slept_ns)
     last_ms, last_age_ms = clock.now_ms(), clock.ages.now_ms()
     for move, ms in moves:
         was_in_doubt, passed_ms = clock.suspended, machine.passed_ms
-        getattr(machine if move in {"passes", "steps"} else clock, move)(*[ms][: move[-1] == "s"])
+        getattr(machine if move in {"passes", "sleeps", "steps"} else clock, move)(
+            *[ms][: move[-1] == "s"]
+        )
         now_ms, age_ms = clock.now_ms(), clock.ages.now_ms()
         assert now_ms >= last_ms
         assert now_ms >= machine.wall_ms or clock.suspended
@@ -320,6 +323,24 @@ def test_a_clock_behind_the_mark_is_in_doubt_from_the_start(
     machine.wall_ms = START_MS + 3 * HOUR_MS  # the network says what time it is
     clock.tick()
     assert (clock.suspended, clock.now_ms()) == (True, START_MS + MINUTE_MS)
+    minutes(machine, clock, 2)
+    assert (clock.suspended, clock.now_ms()) == (False, machine.wall_ms)
+
+
+async def test_the_very_first_start_in_1970_begins_no_month_of_1970(
+    tmp_path: Path, machine: TwoClocks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine without a battery for its clock, before any time server has answered."""
+    machine.wall_ms = 90_000
+    clock = LedgerClock(machine)
+    async with opened(tmp_path / "ledger.db") as books:
+        await books.database.write(lambda unit: unit.execute("UPDATE ledger_clock SET high_ms = 0"))
+        await open_clock(clock, books.database)
+    assert (clock.suspended, clock.now_ms()) == (True, EARLIEST_MS)
+    assert "than this program was written" in caplog.text and "1970-01-01" in caplog.text
+    machine.passes(MINUTE_MS)
+    machine.wall_ms = START_MS
+    clock.tick()
     minutes(machine, clock, 2)
     assert (clock.suspended, clock.now_ms()) == (False, machine.wall_ms)
 

@@ -15,6 +15,7 @@ class TwoClocks:
     def __init__(self, wall_ms: int = START_MS) -> None:
         self.wall_ms = wall_ms
         self.passed_ms = 5_000_000
+        self.slept_ms = 7_000
 
     def now_ms(self) -> int:
         return self.wall_ms
@@ -22,10 +23,18 @@ class TwoClocks:
     def monotonic_ns(self) -> int:
         return self.passed_ms * 1_000_000
 
+    def slept_ns(self) -> int:
+        return self.slept_ms * 1_000_000
+
     def passes(self, ms: int) -> None:
         """Time passes."""
         self.wall_ms += ms
         self.passed_ms += ms
+
+    def sleeps(self, ms: int) -> None:
+        """The lid is closed: the monotonic clock stands still, and the system knows it."""
+        self.wall_ms += ms
+        self.slept_ms += ms
 
     def steps(self, ms: int) -> None:
         """Somebody sets the clock."""

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from local_runtime.lifecycle.load_times import LoadTimes
-from local_runtime.lifecycle.memory import available_bytes, budget_bytes
+from local_runtime.lifecycle.memory import (
+    available_bytes,
+    budget_bytes,
+    machine_bytes,
+    takeable_bytes,
+)
+from plugins.contract import AdapterError, FailureKind
+from tests.local_runtime.sharing import ask, model, sharing
 
 GIB = 1024**3
 MEMINFO = "MemTotal: 16777216 kB\nMemFree: 1048576 kB\nMemAvailable: 8388608 kB\n"
@@ -97,3 +104,52 @@ def test_loading_is_learned() -> None:
     assert times.left_s("a", 0, elapsed_s=3.0, progress=0.0) == 1.0
     assert times.left_s("a", 0, elapsed_s=6.0, progress=0.75) == 2.0
     assert times.left_s("a", 0, elapsed_s=60.0, progress=0.0) == 0.0
+
+
+def test_what_a_machine_has_is_what_its_groups_leave_it(tmp_path: Path) -> None:
+    """Whatever is used of it."""
+    assert machine_bytes() >= (available_bytes() or 0)
+    files = {
+        "user/app/memory.max": "max\n",
+        "user/memory.max": f"{GIB // 2}\n",
+        "user/memory.current": f"{GIB // 2}\n",
+        "user/memory.stat": "inactive_file 0\n",
+    }
+    root = machine(tmp_path, "0::/user/app\n", files)
+    assert machine_bytes(root) == GIB // 2
+    assert available_bytes(root) == 0
+
+
+def test_swap_can_be_taken_where_no_group_forbids_it(tmp_path: Path) -> None:
+    root = machine(tmp_path, "", {})
+    assert takeable_bytes(root) == 8 * GIB
+    (root / "proc/meminfo").write_text(MEMINFO + "SwapFree: 2097152 kB\n")
+    assert takeable_bytes(root) == 10 * GIB
+    assert available_bytes(root) == 8 * GIB
+    files = {
+        "app/memory.max": f"{GIB}\n",
+        "app/memory.current": f"{GIB // 4}\n",
+        "app/memory.stat": "inactive_file 0\n",
+    }
+    boxed = machine(tmp_path / "boxed", "0::/app\n", files)
+    assert takeable_bytes(boxed) == 3 * GIB // 4
+    assert takeable_bytes(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("configured", [1 << 52, None])
+async def test_a_model_is_not_loaded_beyond_what_is_free(configured: int | None) -> None:
+    """However much the configuration allows. Its callers hear what lacks, and others are served."""
+    there = available_bytes()
+    assert there is not None
+    # More than there is now, but not than models may ever have, where the start found that out.
+    needs = 1 << 51 if configured else int(budget_bytes(there) * 0.999)
+    hungry = model("hungry", f"fake:footprint_bytes={needs}")
+    async with sharing(hungry, model("modest"), memory_bytes_max=configured) as local:
+        if configured is None:
+            local.runtime.room._available_bytes = lambda: 100 << 20  # another program came
+        with pytest.raises(AdapterError, match=r"needs about \d+ MiB.*MiB to give") as caught:
+            await local.runtime.models["hungry"].supervisor.enter(0.3)
+        assert caught.value.kind is FailureKind.LOADING
+        assert local.runtime.models["hungry"].supervisor.state == "cold"
+        assert (await ask(local, "modest")).text() == "echo: hi"

@@ -28,8 +28,11 @@ HEALTHY = {
     f'turnpike_calls_refused_total{{code="insufficient_quota",status="402",{I}}}': "0+1x180",
     f'turnpike_provider_keys{{provider="p",state="refused",{I}}}': "0x180",
     f'turnpike_failed_attempts_total{{kind="rate_limited",provider="p",{I}}}': "0+1x180",
+    f"turnpike_clock_in_doubt{{{I}}}": "0x180",
+    f"turnpike_clock_lead_seconds{{{I}}}": "300x180",
     f'turnpike_local_state{{state="failed",{MODEL}}}': "0x180",
     f"turnpike_local_crashes_total{{{MODEL}}}": "2x180",
+    f"turnpike_local_out_of_memory_total{{{MODEL}}}": "1x180",
     f"turnpike_local_calls_waiting{{{MODEL}}}": "2x180",
     f'turnpike_ledger_commit_seconds_bucket{{le="0.01",{I}}}': "0+999x180",
     f'turnpike_ledger_commit_seconds_bucket{{le="5.0",{I}}}': "0+1000x180",
@@ -40,6 +43,10 @@ HEALTHY = {
     f'turnpike_event_loop_lag_seconds_bucket{{le="5.0",{I}}}': "0+60x180",
     f'turnpike_event_loop_lag_seconds_bucket{{le="+Inf",{I}}}': "0+60x180",
     f"turnpike_disk_low{{{I}}}": "0x180",
+    f"turnpike_disk_ballast_bytes{{{I}}}": "67108864x180",
+    f"turnpike_event_loop_stalls_total{{{I}}}": "1x180",
+    f'turnpike_task_late_seconds{{task="tick",{I}}}': "1x180",
+    f'turnpike_task_late_seconds{{task="back up",{I}}}': "1800x180",
     f"turnpike_disk_free_bytes{{{I}}}": "80000000000x180",
     f"turnpike_backup_last_success_timestamp_seconds{{{I}}}": "0+60x1800",
     f"turnpike_backup_failures_total{{{I}}}": "1x180",
@@ -47,6 +54,8 @@ HEALTHY = {
     f"process_max_fds{{{I}}}": "1000x180",
     f"process_start_time_seconds{{{I}}}": "1000x180",
     f"turnpike_log_lines_lost_total{{{I}}}": "0x180",
+    f'turnpike_trace_spans_total{{result="sent",{I}}}': "0+600x180",
+    f'turnpike_trace_spans_total{{result="unreachable",{I}}}': "3x180",
 }
 
 
@@ -109,6 +118,17 @@ FIRES = {
     "TurnpikeModelCrashes": Fires(
         {f"turnpike_local_crashes_total{{{MODEL}}}": "0x10 1x170"}, {**LABELS, "model": "m"}
     ),
+    "TurnpikeClockInDoubt": Fires({f"turnpike_clock_in_doubt{{{I}}}": "0x5 1x175"}),
+    "TurnpikeClockBehind": Fires({f"turnpike_clock_lead_seconds{{{I}}}": "0x5 90000x175"}),
+    "TurnpikeBallastUsed": Fires({f"turnpike_disk_ballast_bytes{{{I}}}": "67108864x5 0x175"}),
+    "TurnpikeLoopHeldUp": Fires({f"turnpike_event_loop_stalls_total{{{I}}}": "1x20 1+1x160"}),
+    "TurnpikeTaskLate": Fires(
+        {f'turnpike_task_late_seconds{{task="tick",{I}}}': "1x5 1000+60x175"},
+        {**LABELS, "task": "tick"},
+    ),
+    "TurnpikeModelOutOfMemory": Fires(
+        {f"turnpike_local_out_of_memory_total{{{MODEL}}}": "1x10 2x170"}, {**LABELS, "model": "m"}
+    ),
     "TurnpikeModelCrowded": Fires(
         {f"turnpike_local_calls_waiting{{{MODEL}}}": "2x5 12x170"}, {**LABELS, "model": "m"}
     ),
@@ -135,4 +155,7 @@ FIRES = {
     "TurnpikeFewDescriptors": Fires({f"process_open_fds{{{I}}}": "900x180"}),
     "TurnpikeRestarts": Fires({f"process_start_time_seconds{{{I}}}": "1000+100x180"}),
     "TurnpikeLogLost": Fires({f"turnpike_log_lines_lost_total{{{I}}}": "0x20 5x170"}),
+    "TurnpikeTracesLost": Fires(
+        {f'turnpike_trace_spans_total{{result="unreachable",{I}}}': "3x5 3+20x175"}, ONE, at="40m"
+    ),
 }
