@@ -27,6 +27,8 @@ upstream_id = "m"
 price = {{ input = "0.20", output = "0.60" }}
 """
 
+NO_BALLAST = "[disk]\nballast_bytes = 0\nfree_bytes_min = 0\n"
+
 
 @dataclass
 class RunningAppliance:
@@ -128,7 +130,7 @@ def appliance(
     if "[routing" not in config:  # probes would be in the played providers' books
         config = f"[routing]\nprobes = false\n{config}"
     if "[disk]" not in config:  # no file of 64 MiB in every test's folder, nor a full machine's no
-        config = f"[disk]\nballast_bytes = 0\nfree_bytes_min = 0\n{config}"
+        config = NO_BALLAST + config
     config_path.write_text(config)
     environment = {**os.environ, **(env or {})}
     log_path = data_dir / "serve.log"

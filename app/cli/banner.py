@@ -26,11 +26,13 @@ def print_banner(
     models: Sequence[str],
     data_dir: Path,
     *,
+    chat_model: str | None,
     in_journal: bool = False,
 ) -> None:
     """Print it to stdout; the snippets have no frame or indent, so that they can be pasted.
 
-    ``in_journal``: nobody sits in front of it, and it is kept.
+    ``chat_model`` is the one that they ask; ``in_journal``: nobody sits in front of it, and it is
+    kept.
     """
     console = Console(highlight=False, soft_wrap=True)
     out = console.print
@@ -51,11 +53,11 @@ def print_banner(
         return
     else:
         out("API key         as shown at the first start; a new one: " + escape(new_key))
-    if models:
+    if chat_model is not None:
         out("\n[bold]Try it[/bold], in another terminal:\n")
-        print(curl_snippet(base_url, first_key, models[0]))
+        print(curl_snippet(base_url, first_key, chat_model))
         out("\n[bold]or in Python[/bold] (pip install openai):\n")
-        print(python_snippet(base_url, first_key, models[0]))
+        print(python_snippet(base_url, first_key, chat_model))
     out("\nCtrl-C stops it once the running calls have ended.")
     sys.stdout.flush()
 

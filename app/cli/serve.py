@@ -23,6 +23,7 @@ from app.cli.sockets import BACKLOG, Inherited, inherited, listen, url_of
 from app.config import Config
 from app.logs.output import LogOutput, log_what_nobody_caught
 from app.storage.lock import SERVER_FILE
+from plugins.tasks import CONVERSATIONAL
 
 if TYPE_CHECKING:
     from app.boot import Appliance
@@ -138,10 +139,19 @@ async def _run(
     server_file = config.data_dir() / SERVER_FILE
     _write_server_file(server_file, base_url, appliance.admin_token)
     let_go_less()
-    models = list(services.catalog.snapshot.models)
+    models = services.catalog.snapshot.models
+    chat_models = (
+        model
+        for model, offers in models.items()
+        if any(CONVERSATIONAL in each.tasks for each in offers)
+    )
     for each in listening.sockets:
         each.listen(BACKLOG)  # whoever reads the banner may connect
-    print_banner(base_url, first_key, models, config.data_dir(), in_journal=in_journal)
+    print_banner(
+        *(base_url, first_key, list(models), config.data_dir()),
+        chat_model=next(chat_models, None),
+        in_journal=in_journal,
+    )
     beside = [
         asyncio.create_task(watch_loading(appliance.runtime)),
         asyncio.create_task(notifier.keep_watchdog(appliance.can_write)),

@@ -75,6 +75,7 @@ def of_accelerators(found: list[str], backends: list[str]) -> list[Finding]:
         _tell.warning(
             "hardware.accelerator_unused",
             f"there is {shown}, and this build of llama.cpp runs on the processor only",
-            "Build llama.cpp with its backend, or leave it: models run without",
+            "Take a binary for graphics cards (`make binary ACCELERATOR=vulkan`), or leave it as it"
+            " is: models run without",
         )
     ]

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from app.logs.fields import FIELDS
-from tests.appliance import MOCK_PROVIDER, RunningAppliance, appliance
+from tests.appliance import MOCK_PROVIDER, NO_BALLAST, RunningAppliance, appliance
 from tests.upstreams.provider import PlayedProvider
 from tests.upstreams.scenes import Scene
 
@@ -125,7 +125,7 @@ async def test_a_reload_changes_level_form_and_place(tmp_path: Path) -> None:
             key = await asyncio.to_thread(running.key)
 
             async def reload(logs: str, level: str = "info") -> list[str]:
-                running.config_path.write_text(configured(provider, logs, level))
+                running.config_path.write_text(NO_BALLAST + configured(provider, logs, level))
                 told = json.loads(await asyncio.to_thread(running.cli, "reload", "--json"))
                 assert not {"server", "logs"} & set(told["needs_restart"])
                 return list(told["changed"])

@@ -56,7 +56,8 @@ def test_what_is_copied_is_made_by_the_build_or_is_here() -> None:
             source, _ = words.split()
             assert source == "dist/turnpike-${VERSION}-linux-${MACHINE}.tar.gz"
             # As build.py names the archive, and the folder in it.
-            assert 'f"turnpike-{version}-{platform.system().lower()}-{platform.machine()}' in build
+            assert 'machine = f"{platform.system().lower()}-{platform.machine()}"' in build
+            assert 'name = f"turnpike-{version}-{machine}{self._suffix(edition)}"' in build
             assert 'f"{name}.tar.gz"' in build
             assert 'f"turnpike-{version}"' in build
             assert "!dist/*.tar.gz\n" in ignored
