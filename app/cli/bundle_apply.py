@@ -10,6 +10,7 @@ import rich_click as click
 
 from app.cli.client import CommandFailed
 from app.cli.invocation import Invocation
+from app.cli.models_bundle import allow_unsigned_option, trust_key_option
 from app.cli.models_store import refusals_told
 from app.cli.output import json_option, show_json
 from app.cli.progress import bytes_bar
@@ -47,14 +48,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 @click.command("apply")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--trust-key",
-    "trusted",
-    multiple=True,
-    metavar="KEY",
-    help="A public key whose bundles are taken, beside the configured trusted_keys.",
-)
-@click.option("--allow-unsigned", is_flag=True, help="Take a bundle that nobody signed.")
+@trust_key_option
+@allow_unsigned_option
 @click.option("--allow-older", is_flag=True, help="Take one that is older than what is here.")
 @click.option("--models-only", is_flag=True, help="Models and prices, not the program.")
 @click.option("--home", is_flag=True, help="Into the folders of whoever calls, without a service.")

@@ -11,6 +11,16 @@ from app.cli.output import json_option, show_json
 from app.cli.progress import bytes_bar
 
 KEY_NAME = "bundle_key.pem"
+trust_key_option = click.option(
+    "--trust-key",
+    "trusted",
+    multiple=True,
+    metavar="KEY",
+    help="A public key whose bundles are taken, beside the configured trusted_keys.",
+)
+allow_unsigned_option = click.option(
+    "--allow-unsigned", is_flag=True, help="Take a bundle that nobody signed."
+)
 
 
 @click.command("bundle")
@@ -63,14 +73,8 @@ def bundle_models(
 
 @click.command("import-bundle")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--trust-key",
-    "trusted",
-    multiple=True,
-    metavar="KEY",
-    help="A public key whose bundles are taken, beside the configured trusted_keys.",
-)
-@click.option("--allow-unsigned", is_flag=True, help="Take a bundle that nobody signed.")
+@trust_key_option
+@allow_unsigned_option
 @json_option
 @click.pass_obj
 def import_bundle(

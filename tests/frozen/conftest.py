@@ -22,15 +22,20 @@ def made(suffix: str) -> Path:
     return found[-1]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The core edition's folder, out of its archive, made from the code as it is now."""
-    place = tmp_path_factory.mktemp("folder")
-    with tarfile.open(made(".tar.gz")) as archive:
+def unpacked(suffix: str, place: Path) -> tuple[Path, bool]:
+    """An edition's folder, out of its archive, and whether it is made from the code as it is now."""
+    with tarfile.open(made(f"{suffix}.tar.gz")) as archive:
         archive.extractall(place, filter="data")
     (inside,) = place.iterdir()
     edition = json.loads((inside / "_internal" / "turnpike-edition.json").read_text())
-    if edition["source"] != build.source_digest(ROOT):
+    return inside, edition["source"] == build.source_digest(ROOT)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The core edition's folder."""
+    inside, is_of_this_code = unpacked("", tmp_path_factory.mktemp("folder"))
+    if not is_of_this_code:
         pytest.fail("the binary is of another state of this clone; run `make binary` again")
     return inside
 

@@ -6,16 +6,14 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import build
 from tests.frozen.alone import TEXT
-from tests.frozen.conftest import ROOT, made
+from tests.frozen.conftest import ROOT, made, unpacked
 from tests.frozen.test_binary import LOADER, bare_root, run
 from tests.local_runtime import bert
 
@@ -25,12 +23,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="so far tried on
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Out of its archive."""
-    place = tmp_path_factory.mktemp("torch")
-    with tarfile.open(made("-torch.tar.gz")) as archive:
-        archive.extractall(place, filter="data")
-    (inside,) = place.iterdir()
-    edition = json.loads((inside / "_internal" / "turnpike-edition.json").read_text())
-    if edition["source"] != build.source_digest(ROOT):
+    inside, is_of_this_code = unpacked("-torch", tmp_path_factory.mktemp("torch"))
+    if not is_of_this_code:
         pytest.skip("that edition is of another state; `make binary EDITIONS=torch` makes it anew")
     return inside
 
