@@ -23,7 +23,7 @@ def made(suffix: str) -> Path:
 
 
 def unpacked(suffix: str, place: Path) -> tuple[Path, bool]:
-    """An edition's folder, out of its archive, and whether it is made from the code as it is now."""
+    """An edition's folder, out of its archive, and whether it is made from this very code."""
     with tarfile.open(made(f"{suffix}.tar.gz")) as archive:
         archive.extractall(place, filter="data")
     (inside,) = place.iterdir()
