@@ -52,8 +52,9 @@ def key(running: RunningAppliance) -> str:
 
 
 @pytest.fixture(scope="module")
-def client(running: RunningAppliance, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{running.base_url}/v1", api_key=key, max_retries=0)
+def client(running: RunningAppliance, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{running.base_url}/v1", api_key=key, max_retries=0) as client:
+        yield client
 
 
 def rerank(running: RunningAppliance, key: str, **body: Any) -> httpx.Response:
@@ -214,9 +215,10 @@ def test_sixteen_share_a_batch_and_pay_to_the_nano(running: RunningAppliance) ->
     keys = [running.user(f"crowd-{n}", "pro") for n in range(4)]
 
     def ask(n: int) -> str:
-        crowd = openai.OpenAI(base_url=f"{running.base_url}/v1", api_key=keys[n % 4], max_retries=0)
         texts = [f"user {n} writes text {at} of {n + 1}" for at in range(n + 1)]
-        raw = crowd.embeddings.with_raw_response.create(model=EMBEDDER, input=texts)
+        url, key = f"{running.base_url}/v1", keys[n % 4]
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as crowd:
+            raw = crowd.embeddings.with_raw_response.create(model=EMBEDDER, input=texts)
         data = raw.parse().data
         assert len(data) == n + 1
         assert likeness(data[n].embedding, texts[n]) >= 0.999

@@ -38,11 +38,10 @@ def test_vectors_come_and_are_charged_to_the_nano(running: RunningAppliance) -> 
     reference = bert.minilm()
 
     def ask(n: int) -> str:
-        client = openai.OpenAI(
-            base_url=f"{running.base_url}/v1", api_key=keys[n % 4], max_retries=0
-        )
         texts = [f"user {n} writes text {at} of {n + 1}" for at in range(n + 1)]
-        raw = client.embeddings.with_raw_response.create(model=MODEL, input=texts)
+        url, key = f"{running.base_url}/v1", keys[n % 4]
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+            raw = client.embeddings.with_raw_response.create(model=MODEL, input=texts)
         found = np.array(raw.parse().data[n].embedding, dtype=np.float32)
         assert float(found @ reference.vector(reference.tokens(texts[n]))) >= 0.9999
         return raw.headers["inference-id"]
@@ -59,10 +58,11 @@ def test_vectors_come_and_are_charged_to_the_nano(running: RunningAppliance) -> 
 
 
 def test_too_long_a_text_is_the_callers_fault(running: RunningAppliance) -> None:
-    client = openai.OpenAI(
-        base_url=f"{running.base_url}/v1", api_key=running.user("bob", "pro"), max_retries=0
-    )
-    with pytest.raises(openai.BadRequestError) as refused:
+    url, key = f"{running.base_url}/v1", running.user("bob", "pro")
+    with (
+        openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client,
+        pytest.raises(openai.BadRequestError) as refused,
+    ):
         client.embeddings.create(model=MODEL, input=["short", "river " * 600])
     assert refused.value.param == "input[1]"
     assert "512" in refused.value.message

@@ -316,6 +316,9 @@ def test_killed_at_any_moment_it_leaves_the_old_or_the_new_and_goes_on(
     words = ["bundle", "apply", str(newer), "--root", str(site.root), "--trust-key", site.key]
     chance = random.Random(os.environ.get("TURNPIKE_SEED", "bundle"))
     times = int(os.environ.get("TURNPIKE_KILLS", "6"))
+    began_s = time.monotonic()
+    subprocess.run([sys.executable, "-m", "app", *words, "--dry-run"], cwd=ROOT, check=True)
+    looking_s = time.monotonic() - began_s  # doing it takes longer
     killed = 0
     for n in range(times):
         with subprocess.Popen(
@@ -325,8 +328,8 @@ def test_killed_at_any_moment_it_leaves_the_old_or_the_new_and_goes_on(
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as process:
-            # Past the imports, where there is something to interrupt.
-            time.sleep(0.5 + chance.random() * 0.8 * (n + 1) / times)
+            # From where it has looked at half of it on.
+            time.sleep(looking_s * (0.5 + chance.random() * (n + 1) / times))
             killed += process.poll() is None
             with contextlib.suppress(ProcessLookupError):  # it had just ended
                 os.killpg(process.pid, 9)
