@@ -77,13 +77,18 @@ def test_reload_and_restart_keep_the_process(machine: System, key: str) -> None:
 def test_a_killed_server_and_one_that_hangs_are_started_anew(machine: System, key: str) -> None:
     machine.shell(
         "cd /etc/systemd/system && mkdir turnpike.service.d && cd turnpike.service.d"
-        " && printf '[Service]\\nWatchdogSec=3\\n' >soon.conf && systemctl daemon-reload"
+        " && printf '[Unit]\\nStartLimitIntervalSec=0\\n[Service]\\nWatchdogSec=8\\n' >soon.conf"
+        " && systemctl daemon-reload"
         " && systemctl restart turnpike"
     )
     for signal in ("KILL", "STOP"):
         restarts = int(shown(machine, "NRestarts"))
         kill(machine, signal)
-        machine.until(f"[ $(systemctl show turnpike -p NRestarts --value) -gt {restarts} ]")
+        machine.until(
+            f"[ $(systemctl show turnpike -p NRestarts --value) -gt {restarts} ]"
+            " || { systemctl status --no-pager -n 20 turnpike; false; }",
+            seconds_max=90,
+        )
         machine.until(f"{TURNPIKE} health")
         machine.shell(f"KEY={key}{ASK}")
     machine.shell(f"{TURNPIKE} ledger audit")
