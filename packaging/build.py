@@ -22,6 +22,7 @@ from children import clean_environment, run
 from llama_accelerator import backend
 from progress import Display
 from squeeze import Squeezer
+from stamp import sha256
 from toolchain import Missing
 
 GLIBC_MIN = "2.36"  # of the system that it is built on: Debian 12
@@ -99,7 +100,7 @@ class _Binary:
     def _write_sums(self, version: str) -> None:
         """Of all files of this version, also those of editions that were made before."""
         files = sorted(self._dist.glob(f"turnpike-{version}[-.]*"))
-        sums = [f"{_sha256(each)}  {each.name}\n" for each in files]
+        sums = [f"{sha256(each)}  {each.name}\n" for each in files]
         (self._dist / "SHA256SUMS").write_text("".join(sums), encoding="ascii")
 
     def _install(self) -> str:
@@ -277,8 +278,3 @@ def _commit_time(root: Path) -> int:
         check=False,
     ).stdout.strip()
     return int(told) if told.isdigit() else int((root / "pyproject.toml").stat().st_mtime)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

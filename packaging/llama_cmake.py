@@ -4,7 +4,6 @@ The source is the one in llama-cpp-python's sdist that ``locks/llama.txt`` pins,
 compilers are those of the wheel, so that all parts fit together.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from llama_build import compile_jobs
 from llama_wheel import Recipe, ninja_progress
 from pip_progress import PipProgress
 from progress import Display
+from stamp import sha256
 
 # What the wheel's own build leaves out too, and what a server without a browser does not need.
 WITHOUT = (
@@ -161,9 +161,3 @@ class Builder:
 def file_name(program: str) -> str:
     """What a program is called here."""
     return f"{program}.exe" if os.name == "nt" else program
-
-
-def sha256(path: Path) -> str:
-    """In hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

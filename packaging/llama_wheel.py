@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from stamp import sha256
+
 PACKAGE = "llama-cpp-python"
 
 PORTABLE = ("cmake.define.GGML_NATIVE=OFF",)
@@ -131,7 +133,7 @@ class WheelCache:
         try:
             note = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
             wheel = place / Path(str(note["wheel"])).name
-            if note["sha256"] == _sha256(wheel):
+            if note["sha256"] == sha256(wheel):
                 return wheel
         except FileNotFoundError:
             return None
@@ -148,14 +150,9 @@ class WheelCache:
             entry = Path(draft, "entry")
             entry.mkdir()
             shutil.move(built, entry / built.name)
-            note: dict[str, object] = {"wheel": built.name, "sha256": _sha256(entry / built.name)}
+            note: dict[str, object] = {"wheel": built.name, "sha256": sha256(entry / built.name)}
             note |= {"recipe": made_by.__dict__}
             (entry / "recipe.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
             shutil.rmtree(place, ignore_errors=True)
             entry.rename(place)
         return place / built.name
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

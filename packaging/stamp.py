@@ -18,6 +18,12 @@ def digest(*parts: bytes | str) -> str:
     return hashed.hexdigest()[:32]
 
 
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Stamp:
     """Steps done, each with the digest of what it was done from.
 
