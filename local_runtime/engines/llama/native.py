@@ -294,7 +294,10 @@ class Context:
         return state.put(self.handle, sequence, self.streams)
 
     def length(self, sequence: int) -> int:
-        """Positions of a sequence that have cells, as llama.cpp has it."""
+        """Positions of a sequence that have cells, as llama.cpp has it: none for an id that no
+        cache is for, about which llama.cpp may not be asked (it ends the process)."""
+        if 1 < self.streams <= sequence:
+            return 0
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def close(self) -> None:
