@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from local_runtime.engines.llama.sizing import usable_cores
 from local_runtime.engines.llama.variants import ORDER, choose, processor, processor_name
+from local_runtime.engines.threads import usable_cores
 from local_runtime.store.blobs import StoreError, write_whole
 from local_runtime.store.catalog import Manifest, Store
 from local_runtime.store.importing import import_path

@@ -7,8 +7,8 @@ from pathlib import Path
 from app.doctor.finding import Finding, Teller, gib
 from local_runtime.engines.contract import EngineLoadError
 from local_runtime.engines.llama.libraries import accelerators, library_folder
-from local_runtime.engines.llama.sizing import usable_cores
 from local_runtime.engines.llama.variants import choose, processor_name
+from local_runtime.engines.threads import usable_cores
 from local_runtime.lifecycle.memory import available_bytes, budget_bytes
 
 _MEMORY_LOW = 1 << 30

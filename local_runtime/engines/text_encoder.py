@@ -29,9 +29,9 @@ from local_runtime.engines.contract import (
     Worked,
 )
 from local_runtime.engines.cost import share
-from local_runtime.engines.llama.encoder_batch import Row, Text, Turns, Work, fill
-from local_runtime.engines.llama.encoder_intake import Draft, Intake
-from local_runtime.engines.llama.threads import ThreadTuner
+from local_runtime.engines.text_batch import Row, Text, Turns, Work, fill
+from local_runtime.engines.text_intake import Draft, Intake
+from local_runtime.engines.threads import ThreadTuner
 from plugins.contract import FailureKind, Usage
 
 BATCH_TEXTS = 64

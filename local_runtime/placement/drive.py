@@ -16,7 +16,7 @@ from local_runtime.engines.contract import (
     Piece,
     Worked,
 )
-from local_runtime.engines.llama.sizing import usable_cores
+from local_runtime.engines.threads import usable_cores
 from local_runtime.placement.frames import (
     Cancel,
     FromEngine,

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.starter import STARTER_SOURCE
-from local_runtime.engines.llama.sizing import usable_cores
+from local_runtime.engines.threads import usable_cores
 from local_runtime.store.sources import file_of
 from tests.bench import contenders, speed
 from tests.bench.contenders import Setting

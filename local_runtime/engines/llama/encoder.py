@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 from local_runtime.engines.contract import EngineInfo, EngineLoadError, EngineSpec
-from local_runtime.engines.llama.encoder_batch import Row, Text
 from local_runtime.engines.llama.encoder_context import EncoderContext, Span
 from local_runtime.engines.llama.encoder_load import Encoder, load_encoder
 from local_runtime.engines.llama.encoder_size import BATCH_TOKENS
+from local_runtime.engines.text_batch import Row, Text
 from local_runtime.engines.text_encoder import BATCH_TEXTS, TextEncoder
 from local_runtime.lifecycle.memory import memory_now
 

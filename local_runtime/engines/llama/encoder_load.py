@@ -11,11 +11,10 @@ import msgspec
 from local_runtime.engines.contract import EngineLoadError, EngineSpec
 from local_runtime.engines.llama import native
 from local_runtime.engines.llama.encoder_context import LAST, RANK, EncoderContext
-from local_runtime.engines.llama.encoder_intake import Intake
 from local_runtime.engines.llama.encoder_size import encoder_bytes
 from local_runtime.engines.llama.libraries import PROCESSOR_LIBRARY
-from local_runtime.engines.llama.sizing import usable_cores
-from local_runtime.engines.llama.threads import candidates
+from local_runtime.engines.text_intake import Intake
+from local_runtime.engines.threads import candidates, usable_cores
 from local_runtime.kinds import Kind, KindError, encoder_context_length, kind_of, pooling_of
 from local_runtime.store.gguf import GgufError, GgufHeader, read_header
 

@@ -36,9 +36,9 @@ from local_runtime.engines.llama.prefix import Found, Prefixes
 from local_runtime.engines.llama.seating import Seating
 from local_runtime.engines.llama.slots import Sequence, Slots, Work, usage_of
 from local_runtime.engines.llama.speculation import Speculation
-from local_runtime.engines.llama.threads import ThreadTuner
 from local_runtime.engines.llama.turns import Turns
 from local_runtime.engines.llama.voice import Voice
+from local_runtime.engines.threads import ThreadTuner
 from plugins.contract import FailureKind, Usage
 
 SIGN_OF_LIFE_NS = 2_000_000_000

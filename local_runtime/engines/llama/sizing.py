@@ -11,14 +11,12 @@ words; only what is left open is chosen:
   leaves room for a context of CONTEXT_WANTED tokens.
 """
 
-import os
-
 import msgspec
 
 from local_runtime.engines.contract import EngineLoadError, EngineSpec
 from local_runtime.engines.llama.cache_types import CACHE_TYPES, CacheType
 from local_runtime.engines.llama.shape import ModelShape, cell_bytes, shape_of
-from local_runtime.engines.llama.threads import candidates
+from local_runtime.engines.threads import candidates, usable_cores
 from local_runtime.store.gguf import GgufHeader
 
 CONTEXT_DEFAULT_MAX = 32_768
@@ -134,13 +132,6 @@ def cache_type_of(shape: ModelShape, spec: EngineSpec) -> tuple[CacheType, int]:
                 f'model\'s heads have {length}; use cache_type = "f16"'
             )
     return kind, FLASH_ON
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Planner:

@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 
 from local_runtime.engines.contract import EngineInfo, EngineLoadError, EngineSpec
-from local_runtime.engines.llama.encoder_batch import Row
-from local_runtime.engines.llama.encoder_intake import Intake
-from local_runtime.engines.llama.sizing import usable_cores
-from local_runtime.engines.llama.threads import candidates
+from local_runtime.engines.text_batch import Row
 from local_runtime.engines.text_encoder import BATCH_TEXTS, TextEncoder
+from local_runtime.engines.text_intake import Intake
+from local_runtime.engines.threads import candidates, usable_cores
 from local_runtime.engines.torch_tasks.config import ConfigRefused
 from local_runtime.engines.torch_tasks.device import Choice, choose
 from local_runtime.engines.torch_tasks.folder import EncoderFolder, read_folder

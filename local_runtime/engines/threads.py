@@ -5,14 +5,15 @@ wants one of the cores, using all of them is not a little slower but many times 
 threads on two cores fell from 98 to 27 tokens per second beside one busy process, one thread from
 71 to 62). So now and then steps look at another number of threads, which stays if it is faster.
 What looks cost above what those steps would have taken has a budget; only where steps suddenly
-take another time than usual they look at once. Pure: it is told the time. Times are nanoseconds.
+take another time than usual they look at once. The tuner is told the time. Times are nanoseconds.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from local_runtime.engines.llama.step_costs import Kind, StepCost, StepCosts
+from local_runtime.engines.step_costs import Kind, StepCost, StepCosts
 
 _STEPS_COMPARED = 3
 _GAIN = 0.9  # another number must take at most so much of the time
@@ -24,6 +25,13 @@ _GRACE_NS = 100_000_000
 _INTERVAL_NS_MIN = 500_000_000
 _INTERVAL_NS_MAX = 16_000_000_000  # an eighth of that beside a neighbour
 _REST = 20  # an urgent look in vain is followed by a rest of so many times its cost
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def candidates(cores: int) -> list[int]:

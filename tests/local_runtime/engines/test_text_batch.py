@@ -5,7 +5,7 @@ from collections import Counter, deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_runtime.engines.llama.encoder_batch import Row, Text, Turns, Work, fill
+from local_runtime.engines.text_batch import Row, Text, Turns, Work, fill
 
 BATCH, PLACES = 64, 8
 

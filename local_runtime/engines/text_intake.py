@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from local_runtime.engines.contract import EncodeTask, EngineRequest, RequestRefused
-from local_runtime.engines.llama.encoder_batch import Text, Work
+from local_runtime.engines.text_batch import Text, Work
 from plugins.contract import FailureKind
 
 TEXTS_MAX = 2048  # OpenAI's own limit for a list of inputs

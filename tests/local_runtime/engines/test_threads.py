@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from local_runtime.engines.llama.step_costs import Kind
-from local_runtime.engines.llama.threads import ThreadTuner, candidates
+from local_runtime.engines.step_costs import Kind
+from local_runtime.engines.threads import ThreadTuner, candidates
 
 MS, S = 1_000_000, 1_000_000_000
 GRACE_NS = 100 * MS
