@@ -17,7 +17,7 @@ from pathlib import Path
 
 import toolchain
 from children import clean_environment
-from llama_cmake import Builder, Kept, cmake_flags
+from llama_cmake import Builder, KeptFiles, cmake_flags
 from llama_wheel import cache_folder, recipe
 from progress import Display
 
@@ -94,7 +94,7 @@ def backend(root: Path, venv: Path, name: str, display: Display) -> list[Path]:
         flags=(*made_by.flags, f"cmake.define.{wanted.setting}"),
         compilers=(*made_by.compilers, *map(_version, wanted.tools)),
     )
-    kept = Kept(cache_folder(), [wanted.library])
+    kept = KeptFiles(cache_folder(), [wanted.library])
     place = kept.find(made_by)
     if place is None:
         require(wanted)

@@ -4,16 +4,15 @@ The source is the one in llama-cpp-python's sdist that ``locks/llama.txt`` pins,
 compilers are those of the wheel, so that all parts fit together.
 """
 
-import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import toolchain
 from children import clean_environment, run
+from kept import Kept
 from llama_build import compile_jobs
 from llama_wheel import Recipe, ninja_progress
 from pip_progress import PipProgress
@@ -25,7 +24,6 @@ WITHOUT = (
     "LLAMA_BUILD_APP", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_UI",
     "LLAMA_OPENSSL", "LLAMA_USE_PREBUILT_UI",
 )  # fmt: skip
-_NOTE = "programs.json"
 
 
 def cmake_flags(made_by: Recipe) -> list[str]:
@@ -43,41 +41,30 @@ def cmake_flags(made_by: Recipe) -> list[str]:
     ]
 
 
-class Kept:
+class KeptFiles:
     """Finished files by recipe: ``llama.cpp/KEY/`` beside a note with the SHA-256 of ``names``."""
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
         self.folder = folder / "llama.cpp"
+        self._kept = Kept(self.folder, "programs.json")
         self._names = tuple(names)
 
     def find(self, made_by: Recipe) -> Path | None:
         """Their folder, if all are there whole; a damaged one is removed."""
-        place = self.folder / made_by.key()
-        try:
-            note = json.loads((place / _NOTE).read_text(encoding="utf-8"))
-            if all(note["sha256"][name] == sha256(place / name) for name in self._names):
-                return place
-        except FileNotFoundError:
-            if not place.exists():
-                return None
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        shutil.rmtree(place, ignore_errors=True)
-        return None
+        found = self._kept.find(
+            made_by.key(), lambda note: {name: note["sha256"][name] for name in self._names}
+        )
+        return found and found[0]
 
     def keep(self, built: Path, made_by: Recipe) -> Path:
         """Copy the folder with what was built in, seen by readers all at once."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        place = self.folder / made_by.key()
-        with tempfile.TemporaryDirectory(dir=self.folder) as draft:
-            entry = Path(draft, "entry")
+
+        def fill(entry: Path) -> dict[str, object]:
             shutil.copytree(built, entry, symlinks=True)
             digests = {name: sha256(entry / name) for name in self._names}
-            note = {"sha256": digests, "recipe": made_by.__dict__}
-            (entry / _NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
-            shutil.rmtree(place, ignore_errors=True)
-            entry.rename(place)
-        return place
+            return {"sha256": digests, "recipe": made_by.__dict__}
+
+        return self._kept.keep(made_by.key(), fill)
 
 
 class Builder:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import toolchain
 from children import ChildFailed
-from llama_cmake import Builder, Kept, cmake_flags, file_name
+from llama_cmake import Builder, KeptFiles, cmake_flags, file_name
 from llama_wheel import cache_folder, recipe
 from progress import Display
 from stamp import Stamp
@@ -32,7 +32,7 @@ def programs(root: Path, display: Display, *, cuda: bool) -> Path:
     made_by = recipe(locks / "llama.txt", variant, toolchain.compilers(), gcc=gcc)
     if cuda:
         made_by = replace(made_by, flags=(*made_by.flags, *CUDA))
-    kept = Kept(cache_folder(), map(file_name, PROGRAMS))
+    kept = KeptFiles(cache_folder(), map(file_name, PROGRAMS))
     if found := kept.find(made_by):
         return found
     toolchain.try_compilers()

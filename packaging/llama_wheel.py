@@ -12,10 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from kept import Kept
 from stamp import sha256
 
 PACKAGE = "llama-cpp-python"
@@ -125,34 +126,24 @@ class WheelCache:
     """Finished wheels by recipe: ``wheels/KEY/*.whl`` beside ``recipe.json`` with its SHA-256."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "wheels"
+        self._kept = Kept(folder / "wheels", "recipe.json")
 
     def find(self, wanted: Recipe) -> Path | None:
         """The wheel, if it is there whole; a damaged one is removed."""
-        place = self._folder / wanted.key()
-        try:
-            note = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
-            wheel = place / Path(str(note["wheel"])).name
-            if note["sha256"] == sha256(wheel):
-                return wheel
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        shutil.rmtree(place, ignore_errors=True)
-        return None
+        found = self._kept.find(wanted.key(), lambda note: {_name(note): note["sha256"]})
+        return found and found[0] / _name(found[1])
 
     def keep(self, built: Path, made_by: Recipe) -> Path:
         """Move a finished wheel in, in one step, so that no reader sees half of it."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        place = self._folder / made_by.key()
-        with tempfile.TemporaryDirectory(dir=self._folder) as draft:
-            entry = Path(draft, "entry")
+
+        def fill(entry: Path) -> dict[str, object]:
             entry.mkdir()
             shutil.move(built, entry / built.name)
-            note: dict[str, object] = {"wheel": built.name, "sha256": sha256(entry / built.name)}
-            note |= {"recipe": made_by.__dict__}
-            (entry / "recipe.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
-            shutil.rmtree(place, ignore_errors=True)
-            entry.rename(place)
-        return place / built.name
+            digest = sha256(entry / built.name)
+            return {"wheel": built.name, "sha256": digest, "recipe": made_by.__dict__}
+
+        return self._kept.keep(made_by.key(), fill) / built.name
+
+
+def _name(note: Any) -> str:
+    return Path(str(note["wheel"])).name

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from llama_cmake import Kept, cmake_flags
+from llama_cmake import KeptFiles, cmake_flags
 from llama_tools import CUDA, PROGRAMS
 from llama_wheel import Recipe, recipe
 
@@ -33,7 +33,7 @@ def test_cmake_gets_the_flags_of_the_wheel() -> None:
 
 
 def test_what_was_built_is_found_with_its_libraries(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "cache", PROGRAMS)
+    kept = KeptFiles(tmp_path / "cache", PROGRAMS)
     assert kept.find(made_by()) is None
     place = kept.keep(built(tmp_path), made_by())
     assert kept.find(made_by()) == place
@@ -42,7 +42,7 @@ def test_what_was_built_is_found_with_its_libraries(tmp_path: Path) -> None:
 
 
 def test_a_build_of_other_flags_is_another(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "cache", PROGRAMS)
+    kept = KeptFiles(tmp_path / "cache", PROGRAMS)
     kept.keep(built(tmp_path), made_by())
     assert kept.find(made_by("native")) is None
     cuda = dataclasses.replace(made_by(), flags=(*made_by().flags, *CUDA))
@@ -51,7 +51,7 @@ def test_a_build_of_other_flags_is_another(tmp_path: Path) -> None:
 
 
 def test_a_damaged_program_is_not_used(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "cache", PROGRAMS)
+    kept = KeptFiles(tmp_path / "cache", PROGRAMS)
     place = kept.keep(built(tmp_path), made_by())
     (place / PROGRAMS[0]).write_bytes(b"something else")
     assert kept.find(made_by()) is None
