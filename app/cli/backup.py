@@ -26,8 +26,9 @@ def backup(
 
     It is one snapshot, and done only when it was read back and everything in it adds up. Users'
     names and the digests of their keys are in it; keep it as private as the data directory. The
-    configuration file is not. Without PATH it goes where the scheduled ones go: into `folder` under
-    [backups], or else the folder backups in the data directory.
+    configuration file is not, but what a bundle carried is. Without PATH it goes where the
+    scheduled ones go: into `folder` under [backups], or else the folder backups in the data
+    directory.
     """
     from app.ledger.audit import audit_file
     from app.storage.backup import make_backup
@@ -102,6 +103,7 @@ def restore(invocation: Invocation, path: Path, as_json: bool) -> None:
     """Put the backup PATH in the place of the present database, with no server running.
 
     It is verified first. What was there before is put aside in a folder of the data directory.
+    Prices and models that a bundle carried come back only where none are in force.
     `turnpike backup --list` shows which there are.
     """
     from app.ledger.audit import audit_file
@@ -126,6 +128,11 @@ def restore(invocation: Invocation, path: Path, as_json: bool) -> None:
     )
     if restored.put_aside is not None:
         click.echo(f"The database before it lies in {restored.put_aside}; nothing deletes it.")
+    if restored.carried:
+        click.echo(
+            "The prices and models that a bundle had carried are in force again, as of then. Models"
+            " themselves are in no backup: apply the bundle where they are missing."
+        )
     click.echo(
         "Next: turnpike serve. Calls that ran when the backup was made end at no charge, or as"
         " their provider says."

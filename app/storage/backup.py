@@ -1,4 +1,5 @@
-"""A backup: one tar file of the database, the usage files and a manifest that proves them.
+"""A backup: one tar file of the database, the usage files, what a bundle carried, and a manifest
+that proves them.
 
 Taken beside a running server through a read-only connection, as one snapshot. It appears under its
 name only when it is whole, on disk, and has been read back and verified.
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from app.config_carried import CARRIED_FILE
 from app.storage.archive import (
     FORMAT,
     SEGMENTS,
@@ -92,6 +94,9 @@ def make_backup(
             members=[],
         )
         sources = [(DATABASE_NAME, copy), *((f"{SEGMENTS}/{path.name}", path) for path in segments)]
+        if (data_dir / CARRIED_FILE).is_file():
+            shutil.copyfile(data_dir / CARRIED_FILE, work / CARRIED_FILE)  # as of one moment
+            sources.append((CARRIED_FILE, work / CARRIED_FILE))
         manifest = write_archive(archive, manifest, sources, progress)
         read_manifest(archive, progress)
         _check_target(target, force)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from app.config_carried import CARRIED_FILE
 from app.storage.archive import (
     SEGMENTS,
     BackupFailed,
@@ -34,10 +35,13 @@ _PARTS = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", SEGMENT
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restore did. ``put_aside`` is where the database before it lies now, if there was."""
+    """What a restore did. ``put_aside`` is where the database before it lies now, if there was.
+    ``carried``: what a bundle had carried came back too.
+    """
 
     manifest: Manifest
     put_aside: Path | None
+    carried: bool
 
 
 def restore_backup(
@@ -67,7 +71,8 @@ def restore_backup(
                 raise BackupFailed(f"The backup does not add up: {'; '.join(proof.problems[:3])}.")
             if (proof.entries, proof.chain_head) != (manifest.entries, manifest.chain_head):
                 raise BackupFailed(f"{archive} holds another journal than it says.")
-            return Restored(manifest=manifest, put_aside=_swap(work, data_dir, now_ms))
+            put_aside, carried = _swap(work, data_dir, now_ms)
+            return Restored(manifest=manifest, put_aside=put_aside, carried=carried)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -89,8 +94,10 @@ def _bring_up_to_date(database: Path, manifest: Manifest, archive: Path, now_ms:
         connection.close()
 
 
-def _swap(work: Path, data_dir: Path, now_ms: int) -> Path | None:
-    """Put aside what is there, and move in what was unpacked."""
+def _swap(work: Path, data_dir: Path, now_ms: int) -> tuple[Path | None, bool]:
+    """Put aside what is there, and move in what was unpacked: where the former lies now, and
+    whether what was carried is the backup's.
+    """
     marker = data_dir / MARKER
     marker.touch(mode=0o600)
     sync_directory(data_dir)
@@ -105,10 +112,14 @@ def _swap(work: Path, data_dir: Path, now_ms: int) -> Path | None:
     if (work / SEGMENTS).is_dir():
         (work / SEGMENTS).rename(data_dir / SEGMENTS)
     (work / DATABASE_NAME).replace(data_dir / DATABASE_NAME)
+    # Prices in force are not turned back: like the configuration, they stay as they are.
+    carried = (work / CARRIED_FILE).is_file() and not (data_dir / CARRIED_FILE).exists()
+    if carried:
+        (work / CARRIED_FILE).rename(data_dir / CARRIED_FILE)
     sync_directory(data_dir)
     marker.unlink()
     sync_directory(data_dir)
-    return aside
+    return aside, carried
 
 
 def _folder(data_dir: Path, now_ms: int) -> Path:

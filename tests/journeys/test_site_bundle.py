@@ -105,3 +105,30 @@ async def test_carried_prices_come_with_a_reload_and_nothing_is_billed_anew(tmp_
         )
     ]
     assert found[0][2] > 0
+
+
+def restored(backup: Path, data: Path) -> str:
+    command = [sys.executable, "-m", "app", "--data-dir", str(data), "restore", str(backup)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+async def test_a_site_that_is_restored_elsewhere_bills_as_before(tmp_path: Path) -> None:
+    """The configuration alone has no price, and a server would not start with it."""
+    folder, data, fresh = tmp_path / "connected", tmp_path / "data", tmp_path / "fresh"
+    folder.mkdir()
+    prices = Prices(folder)
+    prices.apply(prices.bundle("first", 1_890_000_000, input="0.20", output="0.60"), data)
+    backup = tmp_path / "backup.tar"
+    async with PlayedProvider() as provider:
+        config = UNPRICED.format(url=provider.base_url)
+        with appliance(data, config) as running:
+            key = await asyncio.to_thread(running.key)
+            (await asyncio.to_thread(running.chat, key, "acme/tiny")).raise_for_status()
+            await asyncio.to_thread(running.cli, "backup", str(backup))
+        said = await asyncio.to_thread(restored, backup, fresh)
+        assert "prices and models that a bundle had carried are in force again" in said
+        with appliance(fresh, config) as running:
+            (await asyncio.to_thread(running.chat, key, "acme/tiny")).raise_for_status()
+            (first, second) = await asyncio.to_thread(costs, running)
+    assert first == second
+    assert first[2] > 0

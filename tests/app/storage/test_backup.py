@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.config_carried import CARRIED_FILE
 from app.errors import AlreadyRunning
 from app.storage.archive import BackupFailed, Manifest, read_manifest, unpack
 from app.storage.backup import make_backup
@@ -157,6 +158,24 @@ def test_what_was_there_is_put_aside(data_dir: Path, tmp_path: Path) -> None:
     assert days(data_dir) == [(20000,)]
     assert not (data_dir / "turnpike.db-wal").exists()
     assert not list(data_dir.glob(".restore.*"))
+
+
+def test_what_a_bundle_carried_comes_back_where_there_is_none(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    target, fresh = tmp_path / "b.tar", tmp_path / "fresh"
+    (data_dir / CARRIED_FILE).write_bytes(b"prices of spring")
+    made = back_up(data_dir, target)
+    assert [member.name for member in made.members][-1] == CARRIED_FILE
+    assert restore(target, fresh).carried
+    assert (fresh / CARRIED_FILE).read_bytes() == b"prices of spring"
+    assert (fresh / CARRIED_FILE).stat().st_mode & 0o777 == 0o600
+    (data_dir / CARRIED_FILE).write_bytes(b"prices of summer")
+    restored = restore(target, data_dir)
+    assert not restored.carried
+    assert restored.put_aside is not None
+    assert not (restored.put_aside / CARRIED_FILE).exists()
+    assert (data_dir / CARRIED_FILE).read_bytes() == b"prices of summer"
 
 
 def test_a_restore_beside_a_server_is_refused(data_dir: Path, tmp_path: Path) -> None:
