@@ -27,12 +27,13 @@ def print_banner(
     data_dir: Path,
     *,
     chat_model: str | None,
+    absent: Sequence[str] = (),
     in_journal: bool = False,
 ) -> None:
     """Print it to stdout; the snippets have no frame or indent, so that they can be pasted.
 
-    ``chat_model`` is the one that they ask; ``in_journal``: nobody sits in front of it, and it is
-    kept.
+    ``chat_model`` is the one that they ask, ``absent`` are models that wait for their files;
+    ``in_journal``: nobody sits in front of it, and it is kept.
     """
     console = Console(highlight=False, soft_wrap=True)
     out = console.print
@@ -41,7 +42,9 @@ def print_banner(
     out(f"data directory  {escape(str(data_dir))}")
     for model in models:
         out(f"model           {model}")
-    if not models:
+    for model in absent:
+        out(f"model           {model}: its files are not here")
+    if not models and not absent:
         none = "none: add [[providers]] or [[local.models]] to the configuration"
         out("model           " + escape(none))
     if first_key is not None:

@@ -150,6 +150,7 @@ async def _run(
     print_banner(
         *(base_url, first_key, list(models), config.data_dir()),
         chat_model=next(chat_models, None),
+        absent=[each.model for each in appliance.runtime.status() if each.state == "absent"],
         in_journal=in_journal,
     )
     beside = [

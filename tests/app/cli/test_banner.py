@@ -35,6 +35,13 @@ def test_without_any_model_it_says_what_to_add(capsys: pytest.CaptureFixture[str
     assert "add [[providers]] or [[local.models]] to the configuration" in printed(capsys, [], None)
 
 
+def test_models_that_wait_for_their_files_are_not_none(capsys: pytest.CaptureFixture[str]) -> None:
+    print_banner(URL, None, [], Path("/d"), chat_model=None, absent=["acme/far"])
+    said = capsys.readouterr().out
+    assert "acme/far: its files are not here" in said
+    assert "none" not in said
+
+
 def test_the_journal_gets_no_example(capsys: pytest.CaptureFixture[str]) -> None:
     said = printed(capsys, ["acme/chat"], "acme/chat", in_journal=True)
     assert "curl" not in said
