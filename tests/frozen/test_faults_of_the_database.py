@@ -56,6 +56,13 @@ async def served(running: RunningAppliance, key: str) -> None:
         assert answer.status_code == 200
 
 
+async def begun(running: RunningAppliance) -> str:
+    """The key of a user who has made some calls."""
+    key = await asyncio.to_thread(running.user, "ann", "pro")
+    await served(running, key)
+    return key
+
+
 @pytest.mark.parametrize("how", ["header", "schema", "journal", "half of it", "pages"])
 async def test_a_damaged_database_is_refused_with_the_command_that_restores_it(
     folder: Path, tmp_path: Path, how: str
@@ -65,8 +72,7 @@ async def test_a_damaged_database_is_refused_with_the_command_that_restores_it(
     async with PlayedProvider() as provider:
         config = config_for(provider)
         with appliance(data_dir, config, program=program) as running:
-            key = await asyncio.to_thread(running.user, "ann", "pro")
-            await served(running, key)
+            key = await begun(running)
             running.cli("backup", str(tmp_path / "books.tar"))
             assert running.stop() == 0
         database = data_dir / "turnpike.db"
@@ -97,8 +103,7 @@ async def test_damage_while_it_runs_is_found_by_an_audit_and_the_next_start(
     async with PlayedProvider() as provider:
         config = config_for(provider)
         with appliance(tmp_path / "data", config, program=program) as running:
-            key = await asyncio.to_thread(running.user, "ann", "pro")
-            await served(running, key)
+            await begun(running)
             with closing(sqlite3.connect(running.data_dir / "turnpike.db", timeout=20)) as database:
                 database.execute("DROP TRIGGER entries_no_update")
                 database.execute("UPDATE entries SET amount_nano_usd = amount_nano_usd + 4")
@@ -123,8 +128,7 @@ async def test_a_torn_end_of_the_log_is_what_a_power_cut_leaves(
     async with PlayedProvider() as provider:
         config = config_for(provider)
         with appliance(data_dir, config, program=program) as running:
-            key = await asyncio.to_thread(running.user, "ann", "pro")
-            await served(running, key)
+            key = await begun(running)
             ledger = LedgerFile(data_dir)
             acknowledged, cost = set(ledger.calls()), spent(running)
             running.kill()
@@ -148,8 +152,7 @@ async def test_a_log_with_a_bad_frame_in_its_middle_is_refused(
     async with PlayedProvider() as provider:
         config = config_for(provider)
         with appliance(data_dir, config, program=program) as running:
-            key = await asyncio.to_thread(running.user, "ann", "pro")
-            await served(running, key)
+            await begun(running)
             running.kill()
         wal = data_dir / "turnpike.db-wal"
         scribble(wal, wal.stat().st_size * 3 // 4, 64, chance)
