@@ -23,6 +23,12 @@ CARRIED_FILE = "carried.json"
 FORMAT = 1
 PRICE_KEYS = ("price", "price_per_second", "prices", "free")
 HARDWARE_KEYS = ("price_usd_per_second", "prices")
+CARRIED_KEYS = frozenset({*PRICE_KEYS, *HARDWARE_KEYS})
+"""Of a provider's model, or of the hardware."""
+_AGAIN = (
+    "Apply the bundle again, with `turnpike bundle apply`, or take the file out of a backup, which"
+    " is a tar"
+)
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,26 +45,31 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     models: list[dict[str, Any]] = []
 
 
+class CarriedDamaged(ConfigError):
+    """What was carried cannot be read any more; the message says how it comes back."""
+
+
 def read_carried(data_dir: Path) -> Carried | None:
-    """None where no bundle was applied. Raises ConfigError for a file that is damaged."""
+    """None where no bundle was applied. Raises CarriedDamaged, or ConfigError for one that a newer
+    program wrote.
+    """
     path = data_dir / CARRIED_FILE
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None  # whoever may not look into the data directory does not serve from it either
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CarriedDamaged(f"{path}: cannot be read: {error.strerror}. {_AGAIN}") from error
     return decode_carried(data, str(path))
 
 
 def decode_carried(data: bytes, source: str) -> Carried:
-    """Raises ConfigError."""
+    """Raises CarriedDamaged, ConfigError."""
     try:
         carried = msgspec.json.decode(data, type=Carried)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{source}: damaged, or from a newer Turnpike ({error}). Apply the bundle again, with"
-            " `turnpike bundle apply`"
+        raise CarriedDamaged(
+            f"{source}: damaged, or from a newer Turnpike ({error}). {_AGAIN}"
         ) from error
     if carried.format != FORMAT:
         raise ConfigError(f"{source}: from a newer Turnpike; install that, and apply it again")

@@ -62,13 +62,14 @@ class Fault(NamedTuple):
     """One mistake: where it is, what it is in words, and of which sort.
 
     ``wrong`` is a value of another type or out of its range, ``key`` a name that a table's key
-    cannot have, ``rule`` a value that does not go with another one. ``nearest`` is the known key
-    that an unknown one is most like, empty where none is.
+    cannot have, ``rule`` a value that does not go with another one, ``carried`` is not of the file
+    but of what a bundle added to it. ``nearest`` is the known key that an unknown one is most like,
+    empty where none is.
     """
 
     steps: Steps
     text: str
-    sort: Literal["unknown", "missing", "wrong", "key", "rule"]
+    sort: Literal["unknown", "missing", "wrong", "key", "rule", "carried"]
     nearest: str = ""
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from app.config import Config, convert, explained, with_moments_as_text
-from app.config_carried import with_carried
+from app.config_carried import CARRIED_KEYS, with_carried
 from app.config_faults import Fault, Steps
 from app.config_lines import lines_of
 from app.config_rules import broken
@@ -54,7 +54,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 def survey_file(path: Path | None, data_dir: str | None = None) -> Survey:
     """Read and check a file; without one, the defaults. ``data_dir`` wins over the file's.
 
-    A file that cannot be read, or is no TOML, is one fault of the whole file.
+    A file that cannot be read, or is no TOML, is one fault of the whole file. Where what a bundle
+    carried cannot be used, the rest is looked at without it.
     """
     text = ""
     if path is not None:
@@ -68,16 +69,25 @@ def survey_file(path: Path | None, data_dir: str | None = None) -> Survey:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return _nothing(f"not valid TOML: {error}")
+    lost = ""
     try:
         raw, _ = with_carried(raw, data_dir)
     except ConfigError as error:
-        return _nothing(str(error))
+        lost = str(error)
     found = survey(raw, lines_of(text))
+    if lost:
+        # A price that is missing may be one of those.
+        others = [each for each in found.faults if not _may_be_carried(each)]
+        found = msgspec.structs.replace(found, faults=[Fault((), lost, "carried"), *others])
     if data_dir is None or found.config is None:
         return found
     server = msgspec.structs.replace(found.config.server, data_dir=data_dir)
     config = msgspec.structs.replace(found.config, server=server)
     return msgspec.structs.replace(found, config=config)
+
+
+def _may_be_carried(fault: Fault) -> bool:
+    return fault.sort == "rule" and fault.steps[-1:] in {(key,) for key in CARRIED_KEYS}
 
 
 def survey(raw: dict[str, Any], lines: dict[Steps, int] | None = None) -> Survey:

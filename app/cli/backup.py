@@ -12,6 +12,8 @@ from app.config import Config
 from app.storage.backup_folder import BackupFolder, Kept, identity_of
 from app.storage.migrate import DatabaseRefused
 
+_PLACES = ("server", "data_dir"), ("backups", "folder")
+
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), required=False)
@@ -33,7 +35,7 @@ def backup(
     from app.ledger.audit import audit_file
     from app.storage.backup import make_backup
 
-    config = invocation.config()
+    config = invocation.config_for(*_PLACES)
     if as_list:
         if path is not None or force:
             raise click.UsageError("--list takes neither PATH nor --force.")
@@ -109,7 +111,7 @@ def restore(invocation: Invocation, path: Path, as_json: bool) -> None:
     from app.ledger.audit import audit_file
     from app.storage.restore import restore_backup
 
-    data_dir = invocation.config().data_dir()
+    data_dir = invocation.config_for(*_PLACES).data_dir()
     with progress_bar() as progress:
         restored = restore_backup(
             path.absolute(),

@@ -14,6 +14,7 @@ from app.cli.models_bundle import allow_unsigned_option, trust_key_option
 from app.cli.models_store import refusals_told
 from app.cli.output import json_option, show_json
 from app.cli.progress import bytes_bar
+from app.config_carried import CARRIED_FILE
 
 if TYPE_CHECKING:
     from app.site_bundle.apply import Plan
@@ -81,7 +82,7 @@ def apply_bundle(invocation: Invocation, /, path: Path, as_json: bool, **asked: 
             found, place, models_only=wanted.models_only, allow_older=wanted.allow_older
         )
         if not as_json:
-            _say_plan(path, todo, dry_run=wanted.dry_run)
+            _say_plan(path, place, todo, dry_run=wanted.dry_run)
         if not wanted.dry_run:
             say = partial(click.echo, err=as_json)
             carry_out(found, place, todo, terms, say, bar)
@@ -128,10 +129,15 @@ def _keys(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
-def _say_plan(path: Path, todo: "Plan", *, dry_run: bool) -> None:
+def _say_plan(path: Path, place: "Place", todo: "Plan", *, dry_run: bool) -> None:
     click.echo(f"{path.name}: every byte is as it was signed.")
     for each in todo.overruled:
         click.echo(f"The configuration here says otherwise, and wins: {each}.")
+    if todo.damaged:
+        click.echo(
+            f"{place.data_dir / CARRIED_FILE} is damaged and replaced. If earlier bundles brought"
+            " other models, apply those once more, with --allow-older, and then this one."
+        )
     if todo.nothing:
         click.echo("All of it is here already: nothing is changed.")
         return

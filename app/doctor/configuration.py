@@ -52,6 +52,14 @@ def check_configuration(survey: Survey, file: Path | None) -> list[Finding]:
 
 
 def _of_fault(fault: Fault, survey: Survey, file: Path | None) -> Finding:
+    if fault.sort == "carried":
+        return Finding(
+            code="config.carried",
+            severity=Severity.PROBLEM,
+            about=ABOUT,
+            text=fault.text,
+            fix="turnpike bundle apply FILE",
+        )
     code = "config.unreadable" if survey.config is None and not fault.steps else _CODES[fault.sort]
     return _finding(code, fault.steps, fault.text, survey, file)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from app.clock import SystemClock
-from app.config import Config
+from app.config import Config, Server
 from app.config_survey import Survey, survey_file
 from app.doctor.backups import check_backups
 from app.doctor.clock import check_clock
@@ -67,7 +67,7 @@ class _Examination:
                 config = None  # the default would be somebody else's
         elif config is None:
             # The file says nothing that could be read, but the directory is known.
-            config = self._defaults(self._patient.data_dir)
+            config = Config(server=Server(data_dir=self._patient.data_dir))
         if config is not None:
             yield from self._of_directory(config)
         else:
@@ -89,12 +89,6 @@ class _Examination:
     def _configuration(self) -> list[Finding]:
         self._survey = survey_file(self._patient.file, self._patient.data_dir)
         return check_configuration(self._survey, self._patient.file)
-
-    def _defaults(self, data_dir: str) -> Config:
-        found = survey_file(None, data_dir).config
-        if found is None:
-            raise AssertionError("the defaults are a configuration")
-        return found
 
     def _of_directory(self, config: Config) -> Iterator[Finding]:
         data_dir = config.data_dir()

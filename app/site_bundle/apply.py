@@ -36,7 +36,8 @@ Say = Callable[[str], None]
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to do. ``replaces`` is the version in use; ``terms`` whether prices or served
-    models change; ``unfinished`` that an earlier call did not come to its end.
+    models change; ``unfinished`` that an earlier call did not come to its end; ``damaged`` that
+    what was carried before cannot be read.
     """
 
     version: str
@@ -47,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     terms: bool
     overruled: list[str]
     unfinished: bool
+    damaged: bool
     bytes_needed: int
 
     @property
@@ -82,6 +84,7 @@ def plan(
         terms=before is None or _without_mark(before) != _without_mark(terms),
         overruled=_overruled(bundle.carried, config),
         unfinished=before is None or before.bundle != bundle.digest,
+        damaged=before is None and (place.data_dir / CARRIED_FILE).exists(),
         bytes_needed=0,
     )
     needed = _needs(bundle, place, found)

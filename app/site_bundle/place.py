@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from app.config import Config, load, parse
-from app.config_carried import Carried, overlaid, read_carried
+from app.config_carried import Carried, CarriedDamaged, overlaid, read_carried
 from app.config_survey import survey_file
 from app.site_bundle.index import CannotCarry, Program
 from app.site_bundle.program import platform_of
@@ -48,8 +48,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return parse(merged, source=source, data_dir=self.data_dir_given)
 
     def carried(self) -> Carried | None:
-        """What was taken in before. Raises ConfigError."""
-        return read_carried(self.data_dir)
+        """What was taken in before; None as well where that is damaged. Raises ConfigError."""
+        try:
+            return read_carried(self.data_dir)
+        except CarriedDamaged:
+            return None
 
     def installed(self) -> str | None:
         """The version in use."""

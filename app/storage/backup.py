@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.config_carried import CARRIED_FILE
+from app.config_carried import CARRIED_FILE, decode_carried
 from app.storage.archive import (
     FORMAT,
     SEGMENTS,
@@ -67,7 +67,8 @@ def make_backup(
     """Write a verified backup of the data directory to ``target``; only ``force`` overwrites.
 
     ``any_schema`` takes the database of an older program too; ``prove`` must then understand it.
-    Raises BackupFailed, DatabaseRefused, OSError; nothing is left behind then.
+    Raises BackupFailed, DatabaseRefused, ConfigError for what was carried and is damaged, OSError;
+    nothing is left behind then.
     """
     _check_target(target, force)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
@@ -94,8 +95,10 @@ def make_backup(
             members=[],
         )
         sources = [(DATABASE_NAME, copy), *((f"{SEGMENTS}/{path.name}", path) for path in segments)]
-        if (data_dir / CARRIED_FILE).is_file():
-            shutil.copyfile(data_dir / CARRIED_FILE, work / CARRIED_FILE)  # as of one moment
+        carried = data_dir / CARRIED_FILE
+        if carried.is_file():
+            shutil.copyfile(carried, work / CARRIED_FILE)  # as of one moment
+            decode_carried((work / CARRIED_FILE).read_bytes(), str(carried))
             sources.append((CARRIED_FILE, work / CARRIED_FILE))
         manifest = write_archive(archive, manifest, sources, progress)
         read_manifest(archive, progress)

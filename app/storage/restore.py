@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from app.config_carried import CARRIED_FILE
+from app.config_carried import CARRIED_FILE, CarriedDamaged, read_carried
+from app.errors import ConfigError
 from app.storage.archive import (
     SEGMENTS,
     BackupFailed,
@@ -102,7 +103,9 @@ def _swap(work: Path, data_dir: Path, now_ms: int) -> tuple[Path | None, bool]:
     marker.touch(mode=0o600)
     sync_directory(data_dir)
     aside = None
-    present = [data_dir / name for name in _PARTS if (data_dir / name).exists()]
+    carried = (work / CARRIED_FILE).is_file() and not _carries(data_dir)
+    parts = (*_PARTS, CARRIED_FILE) if carried else _PARTS
+    present = [data_dir / name for name in parts if (data_dir / name).exists()]
     if present:
         aside = _folder(data_dir, now_ms)
         for path in present:
@@ -112,14 +115,24 @@ def _swap(work: Path, data_dir: Path, now_ms: int) -> tuple[Path | None, bool]:
     if (work / SEGMENTS).is_dir():
         (work / SEGMENTS).rename(data_dir / SEGMENTS)
     (work / DATABASE_NAME).replace(data_dir / DATABASE_NAME)
-    # Prices in force are not turned back: like the configuration, they stay as they are.
-    carried = (work / CARRIED_FILE).is_file() and not (data_dir / CARRIED_FILE).exists()
     if carried:
         (work / CARRIED_FILE).rename(data_dir / CARRIED_FILE)
     sync_directory(data_dir)
     marker.unlink()
     sync_directory(data_dir)
     return aside, carried
+
+
+def _carries(data_dir: Path) -> bool:
+    """Whether there are carried prices already. What is in force is not turned back: like the
+    configuration, it stays as it is, unless it is damaged.
+    """
+    try:
+        return read_carried(data_dir) is not None
+    except CarriedDamaged:
+        return False
+    except ConfigError:
+        return True  # a newer program's
 
 
 def _folder(data_dir: Path, now_ms: int) -> Path:

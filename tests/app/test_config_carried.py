@@ -86,8 +86,18 @@ def test_a_file_that_is_damaged_is_refused_and_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigError, match=r"carried\.json: damaged.*turnpike bundle apply"):
         loaded(tmp_path, "")
-    (fault,) = survey_file(None, str(tmp_path / "data")).faults
+    found = survey_file(None, str(tmp_path / "data"))
+    (fault,) = found.faults
     assert "turnpike bundle apply" in str(fault)
+    assert found.config is not None
+    assert found.config.data_dir() == tmp_path / "data"
+    file = tmp_path / "lan.toml"
+    file.write_text(LAN + "[server]\nport = -1\n")
+    told = survey_file(file, str(tmp_path / "data")).faults
+    assert [each.sort for each in told] == ["carried", "wrong"], "no price that was lost"
+    path.unlink()
+    told = survey_file(file, str(tmp_path / "data")).faults
+    assert sorted(each.sort for each in told) == ["rule", "wrong"]
     put(tmp_path / "data", msgspec.structs.replace(CARRIED, format=2))
     with pytest.raises(ConfigError, match="newer Turnpike"):
         read_carried(tmp_path / "data")

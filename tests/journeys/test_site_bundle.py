@@ -107,8 +107,9 @@ async def test_carried_prices_come_with_a_reload_and_nothing_is_billed_anew(tmp_
     assert found[0][2] > 0
 
 
-def restored(backup: Path, data: Path) -> str:
-    command = [sys.executable, "-m", "app", "--data-dir", str(data), "restore", str(backup)]
+def restored(backup: Path, config: Path, data: Path) -> str:
+    where = ["--config", str(config), "--data-dir", str(data)]
+    command = [sys.executable, "-m", "app", *where, "restore", str(backup)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -125,7 +126,7 @@ async def test_a_site_that_is_restored_elsewhere_bills_as_before(tmp_path: Path)
             key = await asyncio.to_thread(running.key)
             (await asyncio.to_thread(running.chat, key, "acme/tiny")).raise_for_status()
             await asyncio.to_thread(running.cli, "backup", str(backup))
-        said = await asyncio.to_thread(restored, backup, fresh)
+        said = await asyncio.to_thread(restored, backup, data / "config.toml", fresh)
         assert "prices and models that a bundle had carried are in force again" in said
         with appliance(fresh, config) as running:
             (await asyncio.to_thread(running.chat, key, "acme/tiny")).raise_for_status()

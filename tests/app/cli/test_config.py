@@ -8,6 +8,7 @@ import pytest
 
 from app.config import load, parse
 from tests.app.cli.terminal import Inside, Turnpike
+from tests.app.doctor.patients import made
 
 BAD = """[server]
 hots = "x"  # so that it is not known where it would listen
@@ -95,3 +96,17 @@ def test_what_is_in_force_as_json(here: Inside, file: Path) -> None:
 def test_what_a_start_refuses_is_not_in_force(here: Inside, file: Path) -> None:
     file.write_text("surprise = 1\n")
     assert "surprise: unknown key" in here.refused("config", "show")
+
+
+def test_a_backup_waits_for_no_correction(tmp_path: Path) -> None:
+    """But whoever wrote something wrong about places gets none anywhere else."""
+    file, data, backup = made(tmp_path / "data"), tmp_path / "data", tmp_path / "b.tar"
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(BAD)
+    assert Inside(data, file).run("backup", str(backup)).returncode == 0
+    assert Inside(data, wrong).run("backup", str(backup), "--force").returncode == 0
+    assert Inside(tmp_path / "fresh", wrong).run("restore", str(backup)).returncode == 0
+    wrong.write_text("[backups]\nfoldr = '/srv/b'\n")
+    refused = Inside(data, wrong).run("backup", "--list")
+    assert refused.returncode == 1
+    assert "foldr" in refused.stderr

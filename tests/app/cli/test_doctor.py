@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from app.cli.findings import summary
+from app.config_carried import CARRIED_FILE
 from app.doctor import examination
 from app.doctor.examination import Patient, examine
 from app.doctor.finding import Finding, Severity
@@ -54,6 +55,15 @@ def test_a_broken_configuration_does_not_keep_the_rest_back(here: Inside, tmp_pa
     assert done.returncode == 1
     assert codes(done) == {"config.unknown_key", "config.missing"}
     assert "database.ok" in done.stdout
+
+
+def test_what_a_bundle_carried_may_be_damaged(here: Inside) -> None:
+    (here.data_dir / CARRIED_FILE).write_text("{")
+    done = here.run("doctor", "--offline")
+    assert done.returncode == 1
+    assert codes(done) == {"config.carried"}
+    assert "database.ok" in done.stdout
+    assert "turnpike bundle apply" in done.stdout
 
 
 def test_no_toml_at_all(here: Inside, tmp_path: Path) -> None:

@@ -185,6 +185,20 @@ def test_older_prices_are_refused(site: Site, connected: Connected, program: Pat
     assert site.carried().hardware["price_usd_per_second"] == "0.0003"
 
 
+def test_what_was_carried_and_is_damaged_is_replaced(
+    site: Site, connected: Connected, program: Path
+) -> None:
+    bundle = connected.bundle(program=program)
+    site.good(bundle)
+    before = site.carried()
+    (site.data / CARRIED_FILE).write_bytes(b"{")
+    told = site.good(bundle)
+    assert "carried.json is damaged and replaced" in told
+    assert "install Turnpike" not in told
+    assert site.carried() == before
+    assert "nothing is changed" in site.good(bundle)
+
+
 def test_models_of_earlier_bundles_stay_served(
     site: Site, connected: Connected, program: Path
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.config_carried import CARRIED_FILE
+from app.config_carried import CARRIED_FILE, CarriedDamaged
 from app.errors import AlreadyRunning
 from app.storage.archive import BackupFailed, Manifest, read_manifest, unpack
 from app.storage.backup import make_backup
@@ -164,18 +164,35 @@ def test_what_a_bundle_carried_comes_back_where_there_is_none(
     data_dir: Path, tmp_path: Path
 ) -> None:
     target, fresh = tmp_path / "b.tar", tmp_path / "fresh"
-    (data_dir / CARRIED_FILE).write_bytes(b"prices of spring")
+    spring, summer = b'{"at_ms": 1}', b'{"at_ms": 2}'
+    (data_dir / CARRIED_FILE).write_bytes(spring)
     made = back_up(data_dir, target)
     assert [member.name for member in made.members][-1] == CARRIED_FILE
     assert restore(target, fresh).carried
-    assert (fresh / CARRIED_FILE).read_bytes() == b"prices of spring"
+    assert (fresh / CARRIED_FILE).read_bytes() == spring
     assert (fresh / CARRIED_FILE).stat().st_mode & 0o777 == 0o600
-    (data_dir / CARRIED_FILE).write_bytes(b"prices of summer")
+    (data_dir / CARRIED_FILE).write_bytes(summer)
     restored = restore(target, data_dir)
     assert not restored.carried
     assert restored.put_aside is not None
     assert not (restored.put_aside / CARRIED_FILE).exists()
-    assert (data_dir / CARRIED_FILE).read_bytes() == b"prices of summer"
+    assert (data_dir / CARRIED_FILE).read_bytes() == summer
+
+
+def test_what_was_carried_and_is_damaged_is_not_backed_up_but_restored(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    (data_dir / CARRIED_FILE).write_bytes(b'{"at_ms": 1}')
+    back_up(data_dir, tmp_path / "b.tar")
+    (data_dir / CARRIED_FILE).write_bytes(b'{"at_')
+    with pytest.raises(CarriedDamaged, match=r"carried\.json: damaged"):
+        back_up(data_dir, tmp_path / "c.tar")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar", "data"]
+    restored = restore(tmp_path / "b.tar", data_dir)
+    assert restored.carried
+    assert restored.put_aside is not None
+    assert (restored.put_aside / CARRIED_FILE).read_bytes() == b'{"at_'
+    assert (data_dir / CARRIED_FILE).read_bytes() == b'{"at_ms": 1}'
 
 
 def test_a_restore_beside_a_server_is_refused(data_dir: Path, tmp_path: Path) -> None:
