@@ -102,7 +102,7 @@ def backend(root: Path, venv: Path, name: str, display: Display) -> list[Path]:
         # Not in /tmp, which may be small or closed to programs.
         with tempfile.TemporaryDirectory(dir=kept.folder) as work:
             builder = Builder(locks, venv, Path(work), display)
-            what, flags = f"llama.cpp for {name}", cmake_flags(made_by)
+            what, flags = f"llama.cpp for {name}", cmake_flags(made_by, Path(work))
             source, target = builder.fetch(), [f"ggml-{name}"]
             built = builder.build(what, source, Path(work, "build"), flags, target)
             place = kept.keep(_gathered(wanted, built, Path(work, "kept")), made_by)

@@ -100,7 +100,7 @@ class LlamaBuild:
                 self._display.update(_BUILD_SHARE * done / total, f"{done} of {total} files")
 
         source = _unpack(sdist, work / "source")
-        settings = [f"--config-settings={flag}" for flag in self._recipe.flags]
+        settings = [f"--config-settings={each}" for each in self._recipe.settings(work)]
         command = [
             *(str(self._python), "-m", "pip", "wheel", str(source), "--no-deps", "--no-index"),
             *("--no-build-isolation", "--no-cache-dir", "--verbose", *settings),
@@ -111,7 +111,6 @@ class LlamaBuild:
             self._venv,
             TMPDIR=str(work),
             CMAKE_BUILD_PARALLEL_LEVEL=str(compile_jobs()),
-            **_without_paths(work),
         )
         run(command, log=self._log, env=environment, on_line=on_line, on_tick=self._display.tick)
         self._display.end("kept for other clones")
@@ -138,14 +137,6 @@ def _unpack(sdist: Path, into: Path) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(into, filter="data")
     return next(into.iterdir())
-
-
-def _without_paths(work: Path) -> dict[str, str]:
-    """Flags that keep this clone's path out of the libraries, so that all clones build the same."""
-    if os.name == "nt":
-        return {}
-    option = f"-ffile-prefix-map={work}=."
-    return {"CFLAGS": option, "CXXFLAGS": option}
 
 
 def compile_jobs() -> int:

@@ -26,9 +26,9 @@ WITHOUT = (
 )  # fmt: skip
 
 
-def cmake_flags(made_by: Recipe) -> list[str]:
-    """For cmake itself, from the config settings that the wheel was built with."""
-    settings = [setting.removeprefix("cmake.define.") for setting in made_by.flags]
+def cmake_flags(made_by: Recipe, work: Path) -> list[str]:
+    """For cmake itself, from the config settings that a wheel would be built with in ``work``."""
+    settings = [setting.removeprefix("cmake.define.") for setting in made_by.settings(work)]
     # Next to each other in one folder, programs and libraries can be moved there when done.
     origin = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
     return [

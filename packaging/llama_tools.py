@@ -41,7 +41,7 @@ def programs(root: Path, display: Display, *, cuda: bool) -> Path:
     # Not in /tmp, which may be small or closed to programs.
     with tempfile.TemporaryDirectory(dir=kept.folder) as work:
         builder = Builder(locks, venv, Path(work), display)
-        what, flags = "llama-server and llama-batched-bench", cmake_flags(made_by)
+        what, flags = "llama-server and llama-batched-bench", cmake_flags(made_by, Path(work))
         built = builder.build(what, builder.fetch(), Path(work, "build"), flags, PROGRAMS)
         return kept.keep(built, made_by)
 

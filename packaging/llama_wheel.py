@@ -35,17 +35,11 @@ EVERYWHERE = (
 NATIVE = ("cmake.define.GGML_NATIVE=ON",)
 # gcc 12 deletes the stores that fill the AMX tile configuration, because its intrinsic declares
 # only 8 of the 64 bytes as read (ggml-org/llama.cpp#26954); these passes do the deleting.
-_AMX_GCC = ("cmake.define.CMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse",)
+_AMX_GCC = ("-fno-tree-dse", "-fno-dse")
+
+_FLAGS = {"portable": PORTABLE, "native": NATIVE, "everywhere": EVERYWHERE}
 
 _NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
-
-
-def flags(variant: str, *, gcc: bool) -> tuple[str, ...]:
-    """The config settings of ``portable``, ``native`` or ``everywhere``."""
-    if variant == "portable":
-        return PORTABLE
-    chosen = EVERYWHERE if variant == "everywhere" else NATIVE
-    return chosen + (_AMX_GCC if gcc else ())
 
 
 def ninja_progress(line: str) -> tuple[int, int] | None:
@@ -60,7 +54,8 @@ class Recipe:
 
     version: str
     sdist_sha256: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # config settings
+    cxx_flags: tuple[str, ...]
     compilers: tuple[str, ...]
     system: str
     machine: str
@@ -72,9 +67,27 @@ class Recipe:
         text = json.dumps(self.__dict__, sort_keys=True)
         return f"{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
+    def settings(self, work: Path) -> list[str]:
+        """The config settings of a build in ``work``, whose path stays out of the libraries, so
+        that all clones build the same.
+
+        The compilers' flags are settings too: cmake would not look at CXXFLAGS beside them.
+        """
+        # Microsoft's compiler knows no such option, and its own flags would be replaced. cmake
+        # reads the quotes that keep a path with blanks together; single ones it stumbles over.
+        mapped = () if os.name == "nt" else (f'"-ffile-prefix-map={work}=."',)
+        given = {"C": mapped, "CXX": (*self.cxx_flags, *mapped)}
+        return [
+            *self.flags,
+            *(f"cmake.define.CMAKE_{k}_FLAGS={' '.join(v)}" for k, v in given.items() if v),
+        ]
+
 
 def recipe(lock: Path, variant: str, compilers: tuple[str, str], *, gcc: bool) -> Recipe:
-    """The recipe for this machine from the lock file's one requirement."""
+    """The recipe for this machine from the lock file's one requirement.
+
+    ``variant`` is ``portable``, ``native`` or ``everywhere``.
+    """
     text = lock.read_text(encoding="utf-8")
     pin = re.search(rf"^{PACKAGE}==(\S+)", text, re.MULTILINE)
     digests = re.findall(r"--hash=sha256:([0-9a-f]{64})", text)
@@ -83,7 +96,8 @@ def recipe(lock: Path, variant: str, compilers: tuple[str, str], *, gcc: bool) -
     return Recipe(
         version=pin[1],
         sdist_sha256=digests[0],
-        flags=flags(variant, gcc=gcc),
+        flags=_FLAGS[variant],
+        cxx_flags=_AMX_GCC if gcc and variant != "portable" else (),
         compilers=compilers,
         system=platform.system(),
         machine=platform.machine(),

@@ -222,11 +222,12 @@ def test_everything_inside_is_listed_with_its_licence(folder: Path) -> None:
 
 
 def test_no_path_of_the_machine_that_built_it_is_inside(folder: Path) -> None:
-    home = str(ROOT).encode()
+    # llama.cpp may have been compiled in another clone, of which this one took the kept wheel.
+    inside = re.compile(re.escape(str(ROOT).encode()) + rb"|(?<![\w.])/[^\0\n]*/vendor/llama\.cpp/")
     found = [
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and home in path.read_bytes()
+        if path.is_file() and inside.search(path.read_bytes())
     ]
     assert found == []
 

@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from llama_wheel import Recipe, WheelCache, flags, ninja_progress, recipe
+import toolchain
+from llama_wheel import Recipe, WheelCache, ninja_progress, recipe
 
 LOCK = Path(__file__).resolve().parents[2] / "packaging" / "locks" / "llama.txt"
+PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 COMPILERS = ("/usr/bin/cc: cc 12.2.0", "/usr/bin/c++: c++ 12.2.0")
 
 
@@ -30,12 +36,45 @@ def test_the_lock_pins_one_sdist() -> None:
 
 def test_a_portable_build_is_told_not_to_look_at_the_processor() -> None:
     assert portable().flags == ("cmake.define.GGML_NATIVE=OFF",)
+    assert portable().cxx_flags == ()
     assert portable().cpu == ""
 
 
-def test_a_native_build_works_around_gcc_only() -> None:
-    assert any("-fno-tree-dse" in flag for flag in flags("native", gcc=True))
-    assert flags("native", gcc=False) == ("cmake.define.GGML_NATIVE=ON",)
+@pytest.mark.parametrize("variant", ["native", "everywhere"])
+def test_a_build_with_amx_works_around_gcc_only(variant: str) -> None:
+    assert "-fno-tree-dse" in recipe(LOCK, variant, COMPILERS, gcc=True).cxx_flags
+    assert recipe(LOCK, variant, COMPILERS, gcc=False).cxx_flags == ()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Microsoft's compiler knows no such option")
+@pytest.mark.parametrize("folder", ["work", "a folder of mine"])
+@pytest.mark.parametrize("variant", ["portable", "native", "everywhere"])
+def test_the_path_of_a_build_is_not_in_what_is_built(
+    variant: str, folder: str, tmp_path: Path
+) -> None:
+    """Cmake compiles something small as it would compile llama.cpp, both of its languages."""
+    work = tmp_path / folder
+    source = work / "source"
+    source.mkdir(parents=True)
+    for name in ("plain.c", "plus.cpp"):
+        tag = 'extern "C" ' if name.endswith("cpp") else ""
+        text = f"{tag}const char *of_{name[:4]}(void) {{ return __FILE__; }}\n"
+        (source / name).write_text(text)
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.21)\nproject(small C CXX)\n"
+        "add_library(small SHARED plain.c plus.cpp)\n"
+    )
+    made_by = recipe(LOCK, variant, COMPILERS, gcc=toolchain.cxx_is_gcc())
+    settings = [each.removeprefix("cmake.define.") for each in made_by.settings(work)]
+    cmake = os.fspath(shutil.which("cmake", path=PATH) or pytest.skip("there is no cmake"))
+    build = work / "build"
+    configure = [cmake, "-S", str(source), "-B", str(build), *(f"-D{each}" for each in settings)]
+    subprocess.run(configure, check=True, capture_output=True)
+    subprocess.run([cmake, "--build", str(build)], check=True, capture_output=True)
+    library = next(build.glob("libsmall.*")).read_bytes()
+    assert os.fsencode(work) not in library
+    assert b"./source/plain.c" in library
+    assert b"./source/plus.cpp" in library
 
 
 @pytest.mark.parametrize(
@@ -44,6 +83,7 @@ def test_a_native_build_works_around_gcc_only() -> None:
         {"version": "0.3.37"},
         {"sdist_sha256": "0" * 64},
         {"flags": ("cmake.define.GGML_NATIVE=ON",)},
+        {"cxx_flags": ("-O0",)},
         {"compilers": (COMPILERS[0], "/usr/bin/c++: c++ 13.1.0")},
         {"system": "Other"},
         {"machine": "other"},
