@@ -21,10 +21,14 @@ from stamp import sha256
 
 PACKAGE = "llama-cpp-python"
 
-PORTABLE = ("cmake.define.GGML_NATIVE=OFF",)
+# Else libraries are linked with this clone's path, and its length shows after cmake takes it out.
+_INSTALLED = "cmake.define.CMAKE_BUILD_WITH_INSTALL_RPATH=ON"
+
+PORTABLE = (_INSTALLED, "cmake.define.GGML_NATIVE=OFF")
 """SSE4.2 to AVX2 on x86: runs on every machine of the last ten years, moved or copied."""
 
 EVERYWHERE = (
+    _INSTALLED,
     "cmake.define.GGML_NATIVE=OFF",
     "cmake.define.GGML_BACKEND_DL=ON",
     "cmake.define.GGML_CPU_ALL_VARIANTS=ON",
@@ -32,7 +36,7 @@ EVERYWHERE = (
 )
 """The processor's code once for each kind of processor, one of them loaded: for the binary."""
 
-NATIVE = ("cmake.define.GGML_NATIVE=ON",)
+NATIVE = (_INSTALLED, "cmake.define.GGML_NATIVE=ON")
 # gcc 12 deletes the stores that fill the AMX tile configuration, because its intrinsic declares
 # only 8 of the 64 bytes as read (ggml-org/llama.cpp#26954); these passes do the deleting.
 _AMX_GCC = ("-fno-tree-dse", "-fno-dse")
