@@ -1,5 +1,6 @@
 """llama-cpp-python for this clone: taken from the user's cache, or fetched and built into it."""
 
+import json
 import os
 import shutil
 import tarfile
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import toolchain
 from children import clean_environment, run
-from llama_wheel import Recipe, WheelCache, cache_folder, ninja_progress, recipe
+from llama_wheel import Recipe, WheelCache, cache_folder, flags, ninja_progress, recipe
 from pip_progress import PipProgress, requirements
 from progress import Display
 from stamp import digest
@@ -37,7 +38,8 @@ class LlamaBuild:
 
     def made_from(self) -> str:
         """What the stamp records; no look at the machine, so that a second run costs nothing."""
-        return digest(self._lock.read_bytes(), self.variant)
+        chosen = json.dumps(flags(self.variant, gcc=True))
+        return digest(self._lock.read_bytes(), self.variant, chosen)
 
     def look(self) -> None:
         """Is there a kept wheel? Else: has the machine what a build needs? Raises Missing."""

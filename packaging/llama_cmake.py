@@ -35,7 +35,7 @@ def cmake_flags(made_by: Recipe, work: Path) -> list[str]:
         f"-D{setting}"
         for setting in (
             *("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=ON", *settings),
-            f"CMAKE_INSTALL_RPATH={origin}",
+            *("CMAKE_BUILD_WITH_INSTALL_RPATH=ON", f"CMAKE_INSTALL_RPATH={origin}"),
             *(f"{name}=OFF" for name in WITHOUT),
         )
     ]

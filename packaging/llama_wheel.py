@@ -22,13 +22,14 @@ from stamp import sha256
 PACKAGE = "llama-cpp-python"
 
 # Else libraries are linked with this clone's path, and its length shows after cmake takes it out.
-_INSTALLED = "cmake.define.CMAKE_BUILD_WITH_INSTALL_RPATH=ON"
+# (llama-cpp-python's own cmake file switches CMAKE_BUILD_WITH_INSTALL_RPATH off again.)
+_NO_PATH = "cmake.define.CMAKE_BUILD_RPATH_USE_ORIGIN=ON"
 
-PORTABLE = (_INSTALLED, "cmake.define.GGML_NATIVE=OFF")
+PORTABLE = (_NO_PATH, "cmake.define.GGML_NATIVE=OFF")
 """SSE4.2 to AVX2 on x86: runs on every machine of the last ten years, moved or copied."""
 
 EVERYWHERE = (
-    _INSTALLED,
+    _NO_PATH,
     "cmake.define.GGML_NATIVE=OFF",
     "cmake.define.GGML_BACKEND_DL=ON",
     "cmake.define.GGML_CPU_ALL_VARIANTS=ON",
@@ -36,7 +37,7 @@ EVERYWHERE = (
 )
 """The processor's code once for each kind of processor, one of them loaded: for the binary."""
 
-NATIVE = (_INSTALLED, "cmake.define.GGML_NATIVE=ON")
+NATIVE = (_NO_PATH, "cmake.define.GGML_NATIVE=ON")
 # gcc 12 deletes the stores that fill the AMX tile configuration, because its intrinsic declares
 # only 8 of the 64 bytes as read (ggml-org/llama.cpp#26954); these passes do the deleting.
 _AMX_GCC = ("-fno-tree-dse", "-fno-dse")
@@ -44,6 +45,11 @@ _AMX_GCC = ("-fno-tree-dse", "-fno-dse")
 _FLAGS = {"portable": PORTABLE, "native": NATIVE, "everywhere": EVERYWHERE}
 
 _NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
+
+
+def flags(variant: str, *, gcc: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The config settings of ``portable``, ``native`` or ``everywhere``, and flags for C++."""
+    return _FLAGS[variant], _AMX_GCC if gcc and variant != "portable" else ()
 
 
 def ninja_progress(line: str) -> tuple[int, int] | None:
@@ -88,20 +94,18 @@ class Recipe:
 
 
 def recipe(lock: Path, variant: str, compilers: tuple[str, str], *, gcc: bool) -> Recipe:
-    """The recipe for this machine from the lock file's one requirement.
-
-    ``variant`` is ``portable``, ``native`` or ``everywhere``.
-    """
+    """The recipe for this machine from the lock file's one requirement."""
     text = lock.read_text(encoding="utf-8")
     pin = re.search(rf"^{PACKAGE}==(\S+)", text, re.MULTILINE)
     digests = re.findall(r"--hash=sha256:([0-9a-f]{64})", text)
     if pin is None or len(digests) != 1:
         raise ValueError(f"{lock} must pin {PACKAGE} with exactly one hash, its sdist's")
+    settings, cxx_flags = flags(variant, gcc=gcc)
     return Recipe(
         version=pin[1],
         sdist_sha256=digests[0],
-        flags=_FLAGS[variant],
-        cxx_flags=_AMX_GCC if gcc and variant != "portable" else (),
+        flags=settings,
+        cxx_flags=cxx_flags,
         compilers=compilers,
         system=platform.system(),
         machine=platform.machine(),

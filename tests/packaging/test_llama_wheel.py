@@ -60,6 +60,7 @@ def built_in(work: Path, made_by: Recipe) -> dict[str, bytes]:
     )
     (source / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.21)\nproject(small C CXX)\n"
+        "set(CMAKE_BUILD_WITH_INSTALL_RPATH FALSE)\n"  # as llama-cpp-python does
         "add_library(base SHARED base.c)\nadd_library(plus MODULE plus.cpp)\n"
         "target_link_libraries(plus base)\ninstall(TARGETS base plus DESTINATION lib)\n"
     )
