@@ -141,8 +141,7 @@ class _Binary:
         self._let_bootloader_find_zlib()
         place = self._folder / "dist"
         shutil.rmtree(place, ignore_errors=True)
-        for altered in ("stripped", "records"):
-            shutil.rmtree(self._folder / altered, ignore_errors=True)
+        shutil.rmtree(self._folder / "altered", ignore_errors=True)
         work = ["--distpath", str(place), "--workpath", str(self._folder / "work")]
         mine = ["--root", str(self._root), "--work", str(self._folder)]
         mine += ["--with-torch"] if self._with_torch else []

@@ -91,7 +91,7 @@ def backend(root: Path, venv: Path, name: str, display: Display) -> list[Path]:
     made_by = recipe(locks / "llama.txt", "everywhere", toolchain.compilers(), gcc=gcc)
     made_by = replace(
         made_by,
-        flags=(*made_by.flags, f"cmake.define.{wanted.setting}"),
+        flags=(*made_by.flags, wanted.setting),
         compilers=(*made_by.compilers, *map(_version, wanted.tools)),
     )
     kept = KeptFiles(cache_folder(), [wanted.library])

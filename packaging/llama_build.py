@@ -102,7 +102,9 @@ class LlamaBuild:
                 self._display.update(_BUILD_SHARE * done / total, f"{done} of {total} files")
 
         source = _unpack(sdist, work / "source")
-        settings = [f"--config-settings={each}" for each in self._recipe.settings(work)]
+        settings = [
+            f"--config-settings=cmake.define.{each}" for each in self._recipe.definitions(work)
+        ]
         command = [
             *(str(self._python), "-m", "pip", "wheel", str(source), "--no-deps", "--no-index"),
             *("--no-build-isolation", "--no-cache-dir", "--verbose", *settings),

@@ -27,14 +27,13 @@ WITHOUT = (
 
 
 def cmake_flags(made_by: Recipe, work: Path) -> list[str]:
-    """For cmake itself, from the config settings that a wheel would be built with in ``work``."""
-    settings = [setting.removeprefix("cmake.define.") for setting in made_by.settings(work)]
+    """For cmake itself, with what a wheel would be built with in ``work``."""
     # Next to each other in one folder, programs and libraries can be moved there when done.
     origin = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
     return [
         f"-D{setting}"
         for setting in (
-            *("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=ON", *settings),
+            *("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=ON", *made_by.definitions(work)),
             *("CMAKE_BUILD_WITH_INSTALL_RPATH=ON", f"CMAKE_INSTALL_RPATH={origin}"),
             *(f"{name}=OFF" for name in WITHOUT),
         )

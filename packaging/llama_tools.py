@@ -21,7 +21,7 @@ from progress import Display
 from stamp import Stamp
 
 PROGRAMS = ("llama-server", "llama-batched-bench", "llama-quantize")
-CUDA = ("cmake.define.GGML_CUDA=ON",)
+CUDA = ("GGML_CUDA=ON",)
 
 
 def programs(root: Path, display: Display, *, cuda: bool) -> Path:

@@ -23,21 +23,20 @@ PACKAGE = "llama-cpp-python"
 
 # Else libraries are linked with this clone's path, and its length shows after cmake takes it out.
 # (llama-cpp-python's own cmake file switches CMAKE_BUILD_WITH_INSTALL_RPATH off again.)
-_NO_PATH = "cmake.define.CMAKE_BUILD_RPATH_USE_ORIGIN=ON"
+_NO_PATH = "CMAKE_BUILD_RPATH_USE_ORIGIN=ON"
 
-PORTABLE = (_NO_PATH, "cmake.define.GGML_NATIVE=OFF")
+PORTABLE = (_NO_PATH, "GGML_NATIVE=OFF")
 """SSE4.2 to AVX2 on x86: runs on every machine of the last ten years, moved or copied."""
 
 EVERYWHERE = (
-    _NO_PATH,
-    "cmake.define.GGML_NATIVE=OFF",
-    "cmake.define.GGML_BACKEND_DL=ON",
-    "cmake.define.GGML_CPU_ALL_VARIANTS=ON",
-    "cmake.define.CMAKE_INSTALL_BINDIR=llama_cpp/lib",  # where cmake puts the variants
+    *PORTABLE,
+    "GGML_BACKEND_DL=ON",
+    "GGML_CPU_ALL_VARIANTS=ON",
+    "CMAKE_INSTALL_BINDIR=llama_cpp/lib",  # where cmake puts the variants
 )
 """The processor's code once for each kind of processor, one of them loaded: for the binary."""
 
-NATIVE = (_NO_PATH, "cmake.define.GGML_NATIVE=ON")
+NATIVE = (_NO_PATH, "GGML_NATIVE=ON")
 # gcc 12 deletes the stores that fill the AMX tile configuration, because its intrinsic declares
 # only 8 of the 64 bytes as read (ggml-org/llama.cpp#26954); these passes do the deleting.
 _AMX_GCC = ("-fno-tree-dse", "-fno-dse")
@@ -48,7 +47,7 @@ _NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 
 
 def flags(variant: str, *, gcc: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The config settings of ``portable``, ``native`` or ``everywhere``, and flags for C++."""
+    """What cmake is told for ``portable``, ``native`` or ``everywhere``, and flags for C++."""
     return _FLAGS[variant], _AMX_GCC if gcc and variant != "portable" else ()
 
 
@@ -64,7 +63,7 @@ class Recipe:
 
     version: str
     sdist_sha256: str
-    flags: tuple[str, ...]  # config settings
+    flags: tuple[str, ...]  # cmake's definitions
     cxx_flags: tuple[str, ...]
     compilers: tuple[str, ...]
     system: str
@@ -77,11 +76,11 @@ class Recipe:
         text = json.dumps(self.__dict__, sort_keys=True)
         return f"{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
-    def settings(self, work: Path) -> list[str]:
-        """The config settings of a build in ``work``, whose path stays out of the libraries, so
+    def definitions(self, work: Path) -> list[str]:
+        """What cmake is told for a build in ``work``, whose path stays out of the libraries, so
         that all clones build the same.
 
-        The compilers' flags are settings too: cmake would not look at CXXFLAGS beside them.
+        The compilers' flags are among them: cmake would not look at CXXFLAGS beside them.
         """
         # Microsoft's compiler knows no such option, and its own flags would be replaced. cmake
         # reads the quotes that keep a path with blanks together; single ones it stumbles over.
@@ -89,7 +88,7 @@ class Recipe:
         given = {"C": mapped, "CXX": (*self.cxx_flags, *mapped)}
         return [
             *self.flags,
-            *(f"cmake.define.CMAKE_{k}_FLAGS={' '.join(v)}" for k, v in given.items() if v),
+            *(f"CMAKE_{k}_FLAGS={' '.join(v)}" for k, v in given.items() if v),
         ]
 
 

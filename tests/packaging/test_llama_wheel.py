@@ -35,9 +35,14 @@ def test_the_lock_pins_one_sdist() -> None:
 
 
 def test_a_portable_build_is_told_not_to_look_at_the_processor() -> None:
-    assert "cmake.define.GGML_NATIVE=OFF" in portable().flags
+    assert portable().flags == ("CMAKE_BUILD_RPATH_USE_ORIGIN=ON", "GGML_NATIVE=OFF")
     assert portable().cxx_flags == ()
     assert portable().cpu == ""
+
+
+def test_a_native_build_is_told_to_look_at_the_processor() -> None:
+    native = recipe(LOCK, "native", COMPILERS, gcc=False)
+    assert native.flags == ("CMAKE_BUILD_RPATH_USE_ORIGIN=ON", "GGML_NATIVE=ON")
 
 
 @pytest.mark.parametrize("variant", ["native", "everywhere"])
@@ -64,7 +69,7 @@ def built_in(work: Path, made_by: Recipe) -> dict[str, bytes]:
         "add_library(base SHARED base.c)\nadd_library(plus MODULE plus.cpp)\n"
         "target_link_libraries(plus base)\ninstall(TARGETS base plus DESTINATION lib)\n"
     )
-    settings = [f"-D{each.removeprefix('cmake.define.')}" for each in made_by.settings(work)]
+    settings = [f"-D{each}" for each in made_by.definitions(work)]
     for command in (
         ["-S", str(source), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", *settings],
         ["--build", str(build)],
@@ -91,7 +96,7 @@ def test_all_clones_build_the_same_wherever_they_lie(variant: str, tmp_path: Pat
     [
         {"version": "0.3.37"},
         {"sdist_sha256": "0" * 64},
-        {"flags": ("cmake.define.GGML_NATIVE=ON",)},
+        {"flags": ("GGML_NATIVE=ON",)},
         {"cxx_flags": ("-O0",)},
         {"compilers": (COMPILERS[0], "/usr/bin/c++: c++ 13.1.0")},
         {"system": "Other"},
