@@ -27,6 +27,7 @@ from local_runtime.store.names import (
 
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 FILES_MAX = 2000
+_LINK_TRIES = 100
 
 
 class StoredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,13 +183,7 @@ class Store:
         for file in manifest.files:
             path = fresh / checked_file(file.name)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            blob = self.blobs.path(file.sha256)
-            try:
-                os.link(blob, path)
-            except OSError as error:
-                if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOTSUP}:
-                    raise
-                shutil.copyfile(blob, path)  # a disk without hard links
+            _link(self.blobs.path(file.sha256), path)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
 
@@ -218,6 +213,27 @@ def now_ms() -> int:
 
 def _is_plain(found: os.stat_result) -> bool:
     return stat.S_ISREG(found.st_mode)
+
+
+def _link(blob: Path, path: Path) -> None:
+    """``path``: the blob under another name, or a copy on a disk without hard links.
+
+    Another process may put the same content in its place just then: link(2) finds the old file,
+    without a name by now, and says that there is none. The next look finds the new one.
+    """
+    for tries_left in reversed(range(_LINK_TRIES)):
+        try:
+            os.link(blob, path)
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOTSUP}:
+                raise
+            shutil.copyfile(blob, path)
+            return
+        else:
+            return
 
 
 def _file_name(name: StoreName) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -271,3 +272,28 @@ def test_adding_and_removing_at_once_leaves_every_name_whole(tmp_path: Path) -> 
     assert wrong == []
     for manifest in store.every():
         store.weights_path(manifest)
+
+
+def test_a_blob_replaced_while_it_is_linked_is_linked_all_the_same(tmp_path: Path) -> None:
+    """Link(2) finds no file when another takes the blob's name between its look and its deed."""
+    store = Store(tmp_path / "models")
+    path = made(tmp_path, "m-Q4_0.gguf")
+    manifest = import_path(store, path)
+    digest = manifest.files[0].sha256
+    over = threading.Event()
+
+    def replace() -> None:
+        while not over.is_set():
+            partial = store.blobs.partial_path("again")
+            shutil.copyfile(path, partial)
+            store.blobs.keep(partial, digest)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(400):
+            store.put(manifest)
+            assert store.weights_path(manifest).read_bytes() == path.read_bytes()
+    finally:
+        over.set()
+        thread.join()
