@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -28,13 +29,15 @@ def prune(store: Store, *, older_than_s: float, dry_run: bool = False) -> list[P
         needed = {file.sha256 for manifest in store.every() for file in manifest.files}
         found = []
         for what, path in _candidates(store, needed):
-            status = path.lstat()
-            age_s = time.time() - max(status.st_mtime, status.st_ctime if what == "blob" else 0)
-            if age_s < older_than_s:
-                continue
-            found.append(Pruned(what, path.name, _bytes(path), age_s))
-            if not dry_run:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with suppress(FileNotFoundError):  # a pull just made a blob of it, or gave it up
+                status = path.lstat()
+                age_s = time.time() - max(status.st_mtime, status.st_ctime if what == "blob" else 0)
+                if age_s < older_than_s:
+                    continue
+                size = _bytes(path)
+                if not dry_run:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                found.append(Pruned(what, path.name, size, age_s))
     return found
 
 

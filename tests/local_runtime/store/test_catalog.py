@@ -4,6 +4,8 @@ import hashlib
 import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -274,26 +276,42 @@ def test_adding_and_removing_at_once_leaves_every_name_whole(tmp_path: Path) -> 
         store.weights_path(manifest)
 
 
-def test_a_blob_replaced_while_it_is_linked_is_linked_all_the_same(tmp_path: Path) -> None:
-    """Link(2) finds no file when another takes the blob's name between its look and its deed."""
-    store = Store(tmp_path / "models")
-    path = made(tmp_path, "m-Q4_0.gguf")
-    manifest = import_path(store, path)
-    digest = manifest.files[0].sha256
+@contextmanager
+def coming_again_and_again(store: Store, path: Path, digest: str) -> Iterator[None]:
+    """Somebody else takes in the same content all the time."""
     over = threading.Event()
 
-    def replace() -> None:
+    def take_in() -> None:
         while not over.is_set():
             partial = store.blobs.partial_path("again")
             shutil.copyfile(path, partial)
             store.blobs.keep(partial, digest)
 
-    thread = threading.Thread(target=replace)
+    thread = threading.Thread(target=take_in)
     thread.start()
     try:
-        for _ in range(400):
-            store.put(manifest)
-            assert store.weights_path(manifest).read_bytes() == path.read_bytes()
+        yield
     finally:
         over.set()
         thread.join()
+
+
+def test_a_blob_replaced_while_it_is_linked_is_linked_all_the_same(tmp_path: Path) -> None:
+    """Link(2) finds no file when another takes the blob's name between its look and its deed."""
+    store = Store(tmp_path / "models")
+    path = made(tmp_path, "m-Q4_0.gguf")
+    manifest = import_path(store, path)
+    with coming_again_and_again(store, path, manifest.files[0].sha256):
+        for _ in range(400):
+            store.put(manifest)
+            assert store.weights_path(manifest).read_bytes() == path.read_bytes()
+
+
+def test_what_is_pruned_may_become_a_blob_meanwhile(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    path = made(tmp_path, "m-Q4_0.gguf")
+    manifest = import_path(store, path)
+    with coming_again_and_again(store, path, manifest.files[0].sha256):
+        for _ in range(2000):
+            assert prune(store, older_than_s=3600) == []
+    assert store.weights_path(manifest).exists()
