@@ -200,7 +200,7 @@ class _Planner:
         if gpu_layers and free.device_bytes:
             # There buffers are not free until they are used, so their growth counts too.
             attention = self._shape.attention_bytes(flash=self._flash)
-            growth = self.batch_tokens * attention * 21 // 20
+            growth = -(-self.batch_tokens * attention * 21 // 20)  # rounded up: there are thousands
             left = free.device_bytes - self._on_device(gpu_layers, 0) - self._states
             cells = min(cells, left // (device_cell + growth))
         if host_cell := self.cell_bytes - device_cell:

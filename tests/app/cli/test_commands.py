@@ -7,7 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from app.identity.key_format import parse_key
 from app.storage.lock import DataDirLock
@@ -168,6 +171,17 @@ def test_a_dead_servers_file_is_no_obstacle(inside: Inside) -> None:
     assert [user["name"] for user in inside.json("users", "list")] == ["alice"]
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Processes started now heed Ctrl-C, although a shell started these tests in the background,
+    where children inherit that they ignore it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_is_quiet(turnpike: Turnpike) -> None:
     with DataDirLock(turnpike.data_dir), socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from local_runtime.engines.contract import EngineLoadError, EngineSpec
@@ -66,6 +66,10 @@ def made(
     )
 
 
+HEADS_OF_128 = {
+    "attention.head_count": 1, "attention.head_count_kv": 1,
+    "attention.key_length": 128, "attention.value_length": 128,
+}  # fmt: skip
 headers = st.builds(
     lambda layers, heads, kv_heads, length, vocabulary, trained, window: made(
         layers=layers,
@@ -96,6 +100,11 @@ specs = st.builds(
 )
 
 
+SHORT = made(layers=28, vocab_size=100, context_length=440, **HEADS_OF_128)
+
+
+# Rounded down for each cell, what 8448 cells take in buffers was 6 KiB too little.
+@example(SHORT, spec(sequences_max=32, cache_type="iq4_nl", batch_tokens=388), 77)
 @given(headers, specs, st.integers(0, 80 * 1024))
 def test_what_is_fitted_to_a_device_fits(header: GgufHeader, asked: EngineSpec, mib: int) -> None:
     free = Free(device_bytes=mib * MIB)
