@@ -97,6 +97,7 @@ def carry_out(
 ) -> None:
     """Do it. Raises CannotCarry, StoreError, OSError; what was in force then still is."""
     if todo.nothing:
+        remove_stages(place)  # a call that was killed may have had nothing but that left to do
         return
     folder = stage(bundle, place) if todo.program else None
     try:

@@ -28,11 +28,16 @@ _SYSTEMD = Path("/run/systemd/system")
 
 
 def remove_stages(place: Place) -> None:
-    """What this or an earlier call left; which folders were there then, nobody knows now."""
+    """What this call, or an earlier one that was killed, left of what it unpacked and copied.
+
+    Which folders were there then, nobody knows now.
+    """
     for folder in (place.lib, *place.lib.parents):
         path = folder / STAGE
         if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid():
             shutil.rmtree(path, ignore_errors=True)
+    for path in place.lib.glob(".new.*"):  # of ``install``
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def stage(bundle: SiteBundle, place: Place) -> Path:
@@ -146,8 +151,6 @@ def run_install(place: Place, folder: Path, version: str, say: Say, *more: str) 
     lines = done.stdout.splitlines()
     for line in lines:
         say(line)
-    for path in place.lib.glob(".new.*"):  # what it copied before it was killed, at another time
-        shutil.rmtree(path, ignore_errors=True)
     if hasattr(os, "sync"):
         os.sync()  # `cp` leaves it to the system when it is written
     if done.returncode != 0:

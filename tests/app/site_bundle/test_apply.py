@@ -96,6 +96,19 @@ def test_everything_arrives_and_a_second_time_changes_nothing(
     assert json.loads(turnpike("--data-dir", site.data, "config", "show", "--json").stdout)
 
 
+def test_what_a_killed_call_left_goes_although_all_is_done(
+    site: Site, connected: Connected, program: Path
+) -> None:
+    bundle = connected.bundle(program=program)
+    site.good(bundle)
+    before = list(tree(site.root))
+    for name in (".turnpike-bundle", ".new.1.2.3.77"):  # where a call unpacks, and ``install``
+        (site.lib / name / "docs").mkdir(parents=True)
+        (site.lib / name / "docs/README.md").write_text("half")
+    assert "nothing is changed" in site.good(bundle)
+    assert list(tree(site.root)) == before
+
+
 def test_prices_and_served_models_are_those_of_the_connected_machine(
     site: Site, connected: Connected, program: Path
 ) -> None:
