@@ -124,7 +124,7 @@ def test_several_calls_at_once_and_their_results(client: OpenAI) -> None:
         *({"role": "tool", "tool_call_id": call.id, "content": "pong"} for call in calls),
     ]
     after = client.chat.completions.create(
-        model=MODEL, messages=messages, tools=[PING], tool_choice="none", max_tokens=20
+        model=MODEL, messages=messages, tools=[PING], tool_choice="none", max_tokens=20, seed=1
     )
     assert after.choices[0].message.content
     assert after.choices[0].message.tool_calls is None
