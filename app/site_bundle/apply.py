@@ -96,11 +96,10 @@ def carry_out(
     bundle: SiteBundle, place: Place, todo: Plan, terms: Carried, say: Say, tell: Tell
 ) -> None:
     """Do it. Raises CannotCarry, StoreError, OSError; what was in force then still is."""
-    if todo.nothing:
-        remove_stages(place)  # a call that was killed may have had nothing but that left to do
-        return
-    folder = stage(bundle, place) if todo.program else None
     try:
+        if todo.nothing:
+            return
+        folder = stage(bundle, place) if todo.program else None
         if folder is not None and place.options is not None and not place.data_dir.is_dir():
             run_install(place, folder, todo.version, say, "--no-start")
             if not starts_service(place):

@@ -111,6 +111,10 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
         logits = 4 * (self.vocab_size + 2 * self.embedding_length)
         return batch_tokens * max(layer, logits) * 21 // 20 + (1 << 20)
 
+    def compute_growth_bytes(self, *, batch_tokens: int, flash: bool) -> int:
+        """By what these buffers grow with each cell, at most: up, as there are thousands of it."""
+        return -(-batch_tokens * self.attention_bytes(flash=flash) * 21 // 20)
+
 
 def cell_bytes(layers: Sequence[Layer], key: CacheType, value: CacheType, *, flash: bool) -> int:
     """Bytes that one token takes in the cache, over these layers.

@@ -199,8 +199,9 @@ class _Planner:
         cells = _CELLS_MAX
         if gpu_layers and free.device_bytes:
             # There buffers are not free until they are used, so their growth counts too.
-            attention = self._shape.attention_bytes(flash=self._flash)
-            growth = -(-self.batch_tokens * attention * 21 // 20)  # rounded up: there are thousands
+            growth = self._shape.compute_growth_bytes(
+                batch_tokens=self.batch_tokens, flash=self._flash
+            )
             left = free.device_bytes - self._on_device(gpu_layers, 0) - self._states
             cells = min(cells, left // (device_cell + growth))
         if host_cell := self.cell_bytes - device_cell:

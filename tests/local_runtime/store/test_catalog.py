@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -276,42 +275,36 @@ def test_adding_and_removing_at_once_leaves_every_name_whole(tmp_path: Path) -> 
         store.weights_path(manifest)
 
 
-@contextmanager
-def coming_again_and_again(store: Store, path: Path, digest: str) -> Iterator[None]:
-    """Somebody else takes in the same content all the time."""
+@pytest.fixture
+def contested(store: Store, tmp_path: Path) -> Iterator[Manifest]:
+    """A model whose content somebody else takes in again all the time."""
+    path = made(tmp_path)
+    manifest = import_path(store, path)
     over = threading.Event()
 
     def take_in() -> None:
         while not over.is_set():
             partial = store.blobs.partial_path("again")
             shutil.copyfile(path, partial)
-            store.blobs.keep(partial, digest)
+            store.blobs.keep(partial, manifest.files[0].sha256)
 
     thread = threading.Thread(target=take_in)
     thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    yield manifest
+    over.set()
+    thread.join()
 
 
-def test_a_blob_replaced_while_it_is_linked_is_linked_all_the_same(tmp_path: Path) -> None:
+def test_a_blob_replaced_while_it_is_linked_is_linked_all_the_same(
+    store: Store, contested: Manifest
+) -> None:
     """Link(2) finds no file when another takes the blob's name between its look and its deed."""
-    store = Store(tmp_path / "models")
-    path = made(tmp_path, "m-Q4_0.gguf")
-    manifest = import_path(store, path)
-    with coming_again_and_again(store, path, manifest.files[0].sha256):
-        for _ in range(400):
-            store.put(manifest)
-            assert store.weights_path(manifest).read_bytes() == path.read_bytes()
+    for _ in range(400):
+        store.put(contested)
+        assert store.weights_path(contested).read_bytes() == gguf_files.whole(500)
 
 
-def test_what_is_pruned_may_become_a_blob_meanwhile(tmp_path: Path) -> None:
-    store = Store(tmp_path / "models")
-    path = made(tmp_path, "m-Q4_0.gguf")
-    manifest = import_path(store, path)
-    with coming_again_and_again(store, path, manifest.files[0].sha256):
-        for _ in range(2000):
-            assert prune(store, older_than_s=3600) == []
-    assert store.weights_path(manifest).exists()
+def test_what_is_pruned_may_become_a_blob_meanwhile(store: Store, contested: Manifest) -> None:
+    for _ in range(2000):
+        assert prune(store, older_than_s=3600) == []
+    assert store.weights_path(contested).exists()

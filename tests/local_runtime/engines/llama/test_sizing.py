@@ -66,10 +66,6 @@ def made(
     )
 
 
-HEADS_OF_128 = {
-    "attention.head_count": 1, "attention.head_count_kv": 1,
-    "attention.key_length": 128, "attention.value_length": 128,
-}  # fmt: skip
 headers = st.builds(
     lambda layers, heads, kv_heads, length, vocabulary, trained, window: made(
         layers=layers,
@@ -100,7 +96,13 @@ specs = st.builds(
 )
 
 
-SHORT = made(layers=28, vocab_size=100, context_length=440, **HEADS_OF_128)
+SHORT = made(
+    layers=28,
+    vocab_size=100,
+    context_length=440,
+    **dict.fromkeys(("attention.head_count", "attention.head_count_kv"), 1),
+    **dict.fromkeys(("attention.key_length", "attention.value_length"), 128),
+)
 
 
 # Rounded down for each cell, what 8448 cells take in buffers was 6 KiB too little.
